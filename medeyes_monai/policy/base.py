@@ -1,0 +1,89 @@
+"""The contract of a policy: a vision-language model that speaks, looks and can be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from medeyes_monai.scenes import Case, Scene, View
+from medeyes_monai.trajectory import Episode, Picture
+
+__all__ = ["Decoder", "Policy", "Segment", "TokenScores"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """A stretch of an episode: token ids with the pictures that their image tokens stand for.
+
+    Args:
+        token_ids: Token ids, image tokens already repeated to the length of their picture.
+        pictures: Pictures in the order of their tokens.
+    """
+
+    token_ids: tuple[int, ...]
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenScores:
+    """What the policy thinks of tokens that are already there.
+
+    Args:
+        logprobs: ``log pi(token_t | before)``; 0 where the mask is False. Shape ``[B, T]``, float32.
+        entropy: Entropy of the distribution that token t was drawn from, same shape. Unit: nats.
+        response_mask: True on tokens that are trained on. Shape ``[B, T]``, bool.
+    """
+
+    logprobs: torch.Tensor
+    entropy: torch.Tensor
+    response_mask: torch.Tensor
+
+
+class Decoder(Protocol):
+    """The state of a batch of episodes that are being written: a cache that is only ever appended to."""
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """Scores of the next token for each row, forbidden tokens at minus infinity. ``[B, V]``, float32."""
+
+    def append(self, segments: Sequence[Segment]) -> None:
+        """Append one segment to each row; rows may differ in length, an empty one leaves its row as it is."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop every row but these, in this order."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A vision-language model behind the few calls that rollout and trainer need."""
+
+    @property
+    def end_of_turn(self) -> int:
+        """Token that ends each turn of the policy."""
+
+    def frame(self, scene: Scene) -> tuple[int, ...]:
+        """Return the extent of the frame in which this policy writes boxes for a scene."""
+
+    def prompt(self, case: Case) -> Segment:
+        """Return the first segment: overview, question, and the invitation to speak."""
+
+    def feedback(self, view: View) -> Segment:
+        """Return the segment that brings new pixels, from after the end of a turn to the next invitation."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Return the token ids of one turn's text, without the end of the turn."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of one turn's token ids."""
+
+    def start(self, segments: Sequence[Segment]) -> Decoder:
+        """Read one prompt for each row and return the state from which to go on."""
+
+    def score(self, episodes: Sequence[Episode]) -> TokenScores:
+        """Score every response token of some episodes in one teacher-forced pass, with gradient."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Iterate over all parameters, trained or frozen."""

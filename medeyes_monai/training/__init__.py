@@ -1,0 +1,1 @@
+"""Dual-stream GRPO: loss, trainer, checkpoints."""

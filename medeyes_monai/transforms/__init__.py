@@ -1,0 +1,1 @@
+"""MONAI transforms that cut regions out of images and make pictures of them."""
