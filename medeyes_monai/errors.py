@@ -28,7 +28,7 @@ class GeometryError(MedEyesError, ValueError):
 
 
 class ProtocolError(MedEyesError, ValueError):
-    """A trajectory cannot be written as text. (Malformed text is not an error: see ``protocol.parse``.)"""
+    """A trajectory cannot be written as text; malformed text is no error, see ``protocol.parse``."""
 
 
 class ExpertError(MedEyesError, RuntimeError):
