@@ -1,1 +1,12 @@
-"""MONAI transforms that cut regions out of images and make pictures of them."""
+"""MONAI transforms of a look: array classes, and dictionary classes ending in ``d``."""
+
+from medeyes_monai.transforms.array import (
+    CT_WINDOWS,
+    FitPixelBudget,
+    RegionCrop,
+    ToPicture,
+    WindowIntensity,
+    fit_grid,
+)
+
+__all__ = ["CT_WINDOWS", "FitPixelBudget", "RegionCrop", "ToPicture", "WindowIntensity", "fit_grid"]
