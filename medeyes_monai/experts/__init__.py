@@ -1,5 +1,19 @@
 """Experts behind one contract."""
 
+from medeyes_monai.experts.annotations import AnnotationExpert
 from medeyes_monai.experts.base import Candidate, Expert, Reader, Reading, Verdict
+from medeyes_monai.experts.blobs import BlobExpert
+from medeyes_monai.experts.memo import MemoExpert
+from medeyes_monai.experts.random import RandomBoxExpert
 
-__all__ = ["Candidate", "Expert", "Reader", "Reading", "Verdict"]
+__all__ = [
+    "AnnotationExpert",
+    "BlobExpert",
+    "Candidate",
+    "Expert",
+    "MemoExpert",
+    "RandomBoxExpert",
+    "Reader",
+    "Reading",
+    "Verdict",
+]

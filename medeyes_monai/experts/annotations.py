@@ -1,0 +1,163 @@
+"""An expert made of the data's own annotations, with as much error as is wanted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medeyes_monai.errors import ConfigError
+from medeyes_monai.experts.base import Candidate, Reader, Verdict
+from medeyes_monai.experts.random import random_box
+from medeyes_monai.geometry import Box
+from medeyes_monai.scenes import Finding, Scene
+from medeyes_monai.seeding import numpy_generator, seed_of
+
+__all__ = ["NOTHING", "AnnotationExpert"]
+
+NOTHING = "normal"
+"""What a drill says where nothing is annotated."""
+
+UNNAMED = "candidate"
+"""What a scan says of a finding that only a close look can name, and of a false alarm."""
+
+# Mean confidences. Chosen, not from the paper: scanning only leans towards the truth, a drill that settles
+# the question lies above the stopping threshold xi = 0.85, and one that does not lies below what a scan
+# gave, or at most a little above it, so that equation (3) goes on scanning.
+SCAN_DECISIVE, SCAN_SUPPORTING, SCAN_LOOKALIKE, SCAN_FALSE_ALARM = 0.65, 0.55, 0.45, 0.35
+DRILL_DECISIVE, DRILL_SUPPORTING, DRILL_OTHER = 0.92, 0.55, 0.2
+
+DRILL_NOISE_SHARE = 0.25
+"""A drill's confidence is this much as noisy as a scan's: looking closely is more reliable."""
+
+_LEAST, _MOST = 0.01, 0.99
+_FALSE_ALARM_TRIES = 16
+
+
+class AnnotationExpert:
+    """Reads ``scene.findings`` and errs in a controlled way.
+
+    Every error is drawn by address (seed, image, query, box), so the same question about the same region
+    always gets the same reply. A scan says where something is and leans towards what matters; a drill says
+    what is there and is more reliable.
+
+    Args:
+        reader: The data set's rule of how findings answer a question. Without one, every annotated finding
+            counts as decisive and no answer is given.
+        miss_rate: Probability that a scan overlooks a finding.
+        false_alarm_rate: Expected number of additional boxes in a scan where nothing is annotated.
+        confidence_noise: Standard deviation of a scan's confidence; a drill's is a quarter of it.
+        drill_error: Probability that a drill names something else: the label of another finding of the
+            image, or "normal".
+        min_extent: Candidates are grown about the finding to at least this side, inside the scene.
+            Unit: voxels.
+        jitter: A candidate is moved by at most this far along each axis. Unit: voxels.
+        seed: Everything is drawn by address from here.
+
+    Raises:
+        ConfigError: If a rate or probability is out of its range.
+
+    Example:
+        >>> AnnotationExpert(miss_rate=1.5)
+        Traceback (most recent call last):
+        medeyes_monai.errors.ConfigError: miss_rate is a probability in [0, 1], got 1.5
+    """
+
+    def __init__(
+        self,
+        reader: Reader | None = None,
+        *,
+        miss_rate: float = 0.05,
+        false_alarm_rate: float = 0.3,
+        confidence_noise: float = 0.15,
+        drill_error: float = 0.05,
+        min_extent: int = 64,
+        jitter: int = 0,
+        seed: int = 0,
+    ) -> None:
+        """Check the settings; see the class."""
+        for name, value in (("miss_rate", miss_rate), ("drill_error", drill_error)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{name} is a probability in [0, 1], got {value}")
+        if min(false_alarm_rate, confidence_noise, jitter) < 0 or min_extent < 1:
+            raise ConfigError(
+                "false_alarm_rate, confidence_noise and jitter must not be negative and min_extent must be "
+                f"at least 1, got {false_alarm_rate}, {confidence_noise}, {jitter} and {min_extent}"
+            )
+        self.reader, self.seed = reader, seed
+        self.miss_rate, self.false_alarm_rate = miss_rate, false_alarm_rate
+        self.confidence_noise, self.drill_error = confidence_noise, drill_error
+        self.min_extent, self.jitter = min_extent, jitter
+
+    @property
+    def name(self) -> str:
+        """``annotations-`` and a digest of the settings, so that memos of other settings stay apart."""
+        rates = (self.miss_rate, self.false_alarm_rate, self.confidence_noise, self.drill_error)
+        reader = type(self.reader).__qualname__
+        digest = seed_of(reader, *map(repr, rates), self.min_extent, self.jitter, self.seed)
+        return f"annotations-{digest:016x}"
+
+    def scan(self, scene: Scene, query: str) -> tuple[Candidate, ...]:
+        """Propose a region for each finding that is not missed, and some false alarms, best first."""
+        found = [self._candidate(scene, query, finding) for finding in scene.findings]
+        candidates = [c for c in found if c is not None] + self._false_alarms(scene, query)
+        return tuple(sorted(candidates, key=lambda c: (-c.confidence, c.box.corners)))
+
+    def drill(self, scene: Scene, box: Box, query: str) -> Verdict:
+        """Name the finding whose centre lies in the region; of several, the one with the best overlap."""
+        rng = numpy_generator(self.seed, "drill", scene.key, query, *box.corners)
+        inside = [f for f in scene.findings if box.contains(f.box.centre)]
+        label = max(inside, key=lambda f: box.iou(f.box)).label if inside else NOTHING
+        if rng.uniform() < self.drill_error:
+            label = _another(rng, scene.findings, label)
+        mean, answer = self._judge(query, label, (DRILL_DECISIVE, DRILL_SUPPORTING, DRILL_OTHER))
+        return Verdict(self._confidence(rng, mean, DRILL_NOISE_SHARE), label, answer)
+
+    def _candidate(self, scene: Scene, query: str, finding: Finding) -> Candidate | None:
+        rng = numpy_generator(self.seed, "scan", scene.key, query, *finding.box.corners)
+        if rng.uniform() < self.miss_rate:
+            return None
+        means = (SCAN_DECISIVE, SCAN_SUPPORTING, SCAN_LOOKALIKE)
+        confidence = self._confidence(rng, self._judge(query, finding.label, means)[0])
+        box = _moved(rng, finding.box.expand(scene.shape, minimum=self.min_extent), scene.shape, self.jitter)
+        return Candidate(box, confidence, UNNAMED if finding.subtle else finding.label)
+
+    def _false_alarms(self, scene: Scene, query: str) -> list[Candidate]:
+        rng = numpy_generator(self.seed, "false alarms", scene.key, query)
+        alarms: list[Candidate] = []
+        for _ in range(int(rng.poisson(self.false_alarm_rate))):
+            draws = (
+                random_box(rng, scene.shape, self.min_extent, self.min_extent)
+                for _ in range(_FALSE_ALARM_TRIES)
+            )
+            empty = (box for box in draws if not any(box.intersection(f.box) for f in scene.findings))
+            if (box := next(empty, None)) is not None:
+                alarms.append(Candidate(box, self._confidence(rng, SCAN_FALSE_ALARM), UNNAMED))
+        return alarms
+
+    def _judge(self, query: str, label: str, means: tuple[float, float, float]) -> tuple[float, str | None]:
+        """Return the mean confidence that a label deserves for a query, and the answer that it supports."""
+        decisive, supporting, other = means
+        if self.reader is None:
+            return (other if label == NOTHING else decisive), None
+        reading = self.reader.read(query, (label,), ())
+        if reading.decisive:
+            return decisive, reading.answer
+        mentioned = label.lower() in query.lower()
+        return (supporting if reading.answer is not None or mentioned else other), reading.answer
+
+    def _confidence(self, rng: np.random.Generator, mean: float, share: float = 1.0) -> float:
+        value = rng.normal(mean, self.confidence_noise * share)
+        return float(np.clip(value, _LEAST, _MOST))
+
+
+def _moved(rng: np.random.Generator, box: Box, shape: tuple[int, ...], jitter: int) -> Box:
+    """Move a box by at most ``jitter`` along each axis, inside the grid."""
+    steps = rng.integers(-jitter, jitter, size=box.ndim, endpoint=True).tolist()
+    lows = (a + d for a, d in zip(box.start, steps, strict=True))
+    start = tuple(min(max(low, 0), n - side) for low, side, n in zip(lows, box.extent, shape, strict=True))
+    return Box(start, tuple(a + side for a, side in zip(start, box.extent, strict=True)))
+
+
+def _another(rng: np.random.Generator, findings: tuple[Finding, ...], label: str) -> str:
+    """Draw what a mistaken drill says instead of ``label``; the label itself if there is no other word."""
+    others = sorted(({f.label for f in findings} | {NOTHING}) - {label})
+    return others[int(rng.integers(len(others)))] if others else label
