@@ -83,6 +83,8 @@ def after_scan(
 ) -> NavigatorState:
     """Return the state after a scan: the best regions at places that were not looked at before.
 
+    A candidate with confidence 0 has no probability and is no region to look at.
+
     Args:
         state: The state before.
         candidates: What the expert proposes, best first.
@@ -94,7 +96,7 @@ def after_scan(
         >>> after_scan(seen, proposed).confidences
         (0.3,)
     """
-    new = [c for c in candidates if all(c.box.iou(box) < SAME_PLACE_IOU for box in state.looked)]
+    new = [c for c in _worth_a_look(candidates) if not _was_looked_at(c.box, state.looked)]
     kept = sorted(new, key=lambda c: -c.confidence)[:max_regions]
     return NavigatorState(
         regions=tuple(c.box for c in kept),
@@ -226,7 +228,7 @@ class Navigator:
 
         Returns:
             The path, boxes in voxels of the scene. The reasoning of the first turn says how many candidates
-            the scan proposed, that of each later turn what the look before it found. A fixation's ``mode``
+            the scan proposed to look at, that of each later turn what the look before it found. A fixation's ``mode``
             is ``scan`` if the region was chosen among all and ``drill`` if it is a closer look; its
             ``confidence`` is the drill's, ``c_{t+1}``. The answer is None where nobody could give one.
 
@@ -236,7 +238,7 @@ class Navigator:
         search = _Search(candidates=checked.scan(self.expert, scene, query))
         reading = self._read(query, search)
         state = after_scan(NavigatorState(), search.candidates, self.max_regions)
-        thought, confidence = _summary(len(search.candidates)), _certainty(reading)
+        thought, confidence = _summary(search.candidates), _certainty(reading)
         while state.regions and confidence < self.xi and len(search.looks) < self.max_steps:
             index = state.focus if state.focus is not None else choose(state.regions, state.confidences)
             verdict = checked.drill(self.expert, scene, state.regions[index], query)
@@ -282,7 +284,16 @@ class _Search:
         return _Search(self.candidates, (*self.looks, look), (*before, verdict))
 
 
-def _summary(count: int) -> str:
+def _worth_a_look(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [c for c in candidates if c.confidence > 0]
+
+
+def _was_looked_at(box: Box, looked: Sequence[Box]) -> bool:
+    return any(box.iou(other) >= SAME_PLACE_IOU for other in looked)
+
+
+def _summary(candidates: Sequence[Candidate]) -> str:
+    count = len(_worth_a_look(candidates))
     return f"{count} candidate{'' if count == 1 else 's'}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from medeyes_monai.errors import ConfigError
@@ -20,15 +22,19 @@ UNNAMED = "candidate"
 """What a scan says of a finding that only a close look can name, and of a false alarm."""
 
 # Mean confidences. Chosen, not from the paper: scanning only leans towards the truth, a drill that settles
-# the question lies above the stopping threshold xi = 0.85, and one that does not lies below what a scan
-# gave, or at most a little above it, so that equation (3) goes on scanning.
+# the question lies above the stopping threshold xi = 0.85, and one that does not lies at or below what a
+# scan of such a finding gives, so that equation (3) mostly goes back to scanning.
 SCAN_DECISIVE, SCAN_SUPPORTING, SCAN_LOOKALIKE, SCAN_FALSE_ALARM = 0.65, 0.55, 0.45, 0.35
 DRILL_DECISIVE, DRILL_SUPPORTING, DRILL_OTHER = 0.92, 0.55, 0.2
 
 DRILL_NOISE_SHARE = 0.25
 """A drill's confidence is this much as noisy as a scan's: looking closely is more reliable."""
 
+PLAIN = 0.0
+"""A scan's confidence for a finding that the overview shows plainly: nothing to be gained by looking closer."""
+
 _LEAST, _MOST = 0.01, 0.99
+_SHORTEST_WORD = 4  # letters from which a word that label and question share is taken to mean something
 _FALSE_ALARM_TRIES = 16
 
 
@@ -39,14 +45,18 @@ class AnnotationExpert:
     always gets the same reply. A scan says where something is and leans towards what matters; a drill says
     what is there and is more reliable.
 
+    Findings that are not ``subtle`` are never missed and carry their label in a scan, with confidence 0:
+    the overview has said what there is to say, so a navigator does not look closer at them.
+
     Args:
-        reader: The data set's rule of how findings answer a question. Without one, every annotated finding
-            counts as decisive and no answer is given.
-        miss_rate: Probability that a scan overlooks a finding.
+        reader: The data set's rule of how findings answer a question. A finding matters more if it settles
+            the question, less if it changes the answer or shares a word with the question, least if neither.
+            Without a reader every annotated finding counts as settling and no answer is given.
+        miss_rate: Probability that a scan overlooks a subtle finding.
         false_alarm_rate: Expected number of additional boxes in a scan where nothing is annotated.
         confidence_noise: Standard deviation of a scan's confidence; a drill's is a quarter of it.
-        drill_error: Probability that a drill names something else: the label of another finding of the
-            image, or "normal".
+        drill_error: Probability that a drill names something else: the label of another subtle finding of
+            the image, or "normal".
         min_extent: Candidates are grown about the finding to at least this side, inside the scene.
             Unit: voxels.
         jitter: A candidate is moved by at most this far along each axis. Unit: voxels.
@@ -102,23 +112,25 @@ class AnnotationExpert:
         return tuple(sorted(candidates, key=lambda c: (-c.confidence, c.box.corners)))
 
     def drill(self, scene: Scene, box: Box, query: str) -> Verdict:
-        """Name the finding whose centre lies in the region; of several, the one with the best overlap."""
+        """Name the finding whose centre lies in the region; of several, a subtle one with the best IoU."""
         rng = numpy_generator(self.seed, "drill", scene.key, query, *box.corners)
         inside = [f for f in scene.findings if box.contains(f.box.centre)]
-        label = max(inside, key=lambda f: box.iou(f.box)).label if inside else NOTHING
+        label = max(inside, key=lambda f: (f.subtle, box.iou(f.box))).label if inside else NOTHING
         if rng.uniform() < self.drill_error:
             label = _another(rng, scene.findings, label)
         mean, answer = self._judge(query, label, (DRILL_DECISIVE, DRILL_SUPPORTING, DRILL_OTHER))
         return Verdict(self._confidence(rng, mean, DRILL_NOISE_SHARE), label, answer)
 
     def _candidate(self, scene: Scene, query: str, finding: Finding) -> Candidate | None:
+        region = finding.box.expand(scene.shape, minimum=self.min_extent)
+        if not finding.subtle:
+            return Candidate(region, PLAIN, finding.label)
         rng = numpy_generator(self.seed, "scan", scene.key, query, *finding.box.corners)
         if rng.uniform() < self.miss_rate:
             return None
         means = (SCAN_DECISIVE, SCAN_SUPPORTING, SCAN_LOOKALIKE)
         confidence = self._confidence(rng, self._judge(query, finding.label, means)[0])
-        box = _moved(rng, finding.box.expand(scene.shape, minimum=self.min_extent), scene.shape, self.jitter)
-        return Candidate(box, confidence, UNNAMED if finding.subtle else finding.label)
+        return Candidate(_moved(rng, region, scene.shape, self.jitter), confidence, UNNAMED)
 
     def _false_alarms(self, scene: Scene, query: str) -> list[Candidate]:
         rng = numpy_generator(self.seed, "false alarms", scene.key, query)
@@ -141,12 +153,17 @@ class AnnotationExpert:
         reading = self.reader.read(query, (label,), ())
         if reading.decisive:
             return decisive, reading.answer
-        mentioned = label.lower() in query.lower()
-        return (supporting if reading.answer is not None or mentioned else other), reading.answer
+        changes = reading.answer != self.reader.read(query, (), ()).answer
+        supports = changes or _words(label) & _words(query)
+        return (supporting if supports else other), reading.answer
 
     def _confidence(self, rng: np.random.Generator, mean: float, share: float = 1.0) -> float:
         value = rng.normal(mean, self.confidence_noise * share)
         return float(np.clip(value, _LEAST, _MOST))
+
+
+def _words(text: str) -> set[str]:
+    return {word for word in re.findall(r"\w+", text.lower()) if len(word) >= _SHORTEST_WORD}
 
 
 def _moved(rng: np.random.Generator, box: Box, shape: tuple[int, ...], jitter: int) -> Box:
@@ -159,5 +176,5 @@ def _moved(rng: np.random.Generator, box: Box, shape: tuple[int, ...], jitter: i
 
 def _another(rng: np.random.Generator, findings: tuple[Finding, ...], label: str) -> str:
     """Draw what a mistaken drill says instead of ``label``; the label itself if there is no other word."""
-    others = sorted(({f.label for f in findings} | {NOTHING}) - {label})
+    others = sorted(({f.label for f in findings if f.subtle} | {NOTHING}) - {label})
     return others[int(rng.integers(len(others)))] if others else label
