@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,11 +31,19 @@ def case(key, family="presence", answer="yes", findings=()):
 
 def episode(key, right, boxes=(), defect=None, reward=0.5):
     return Episode(
-        case=key, stream="policy", draw=0, token_ids=torch.zeros(1, dtype=torch.int64),
-        response_mask=torch.ones(1, dtype=torch.bool), behaviour_logprobs=torch.zeros(1), pictures=(),
-        turns=(), reward=reward, trajectory=Trajectory(tuple(Fixation("", box) for box in boxes)), defect=defect,
+        case=key,
+        stream="policy",
+        draw=0,
+        token_ids=torch.zeros(1, dtype=torch.int64),
+        response_mask=torch.ones(1, dtype=torch.bool),
+        behaviour_logprobs=torch.zeros(1),
+        pictures=(),
+        turns=(),
+        trajectory=Trajectory(tuple(Fixation("", box) for box in boxes)),
+        defect=defect,
+        reward=reward,
         reward_parts={"accuracy": float(right)},
-    )  # fmt: skip
+    )
 
 
 LESION = Finding(Box((10, 10), (20, 20)), "left large solid")
@@ -139,6 +148,24 @@ def test_the_metric_attaches_to_an_ignite_engine_and_forgets_between_runs():
     for _ in range(2):
         engine.run(batches)
         assert engine.state.metrics["evaluation"].accuracy == Share(1, 2)
+
+
+def summarise_a_share(rank, address, results):
+    """Evaluate the episodes of one of two processes and put down what it thinks of all of them."""
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    cases = [case(str(i), f"family {i % 2}", findings=[LESION]) for i in range(5)]
+    metric = EpisodeMetric()
+    metric([episode(str(i), i == 3, [LESION.box]) for i in range(rank, 5, 2)], cases)
+    Path(results, str(rank)).write_text(json.dumps(metric.aggregate().to_dict()))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_aggregate_to_the_summary_of_all_episodes(tmp_path):
+    address = f"file://{tmp_path}/rendezvous"
+    torch.multiprocessing.spawn(summarise_a_share, args=(address, str(tmp_path)), nprocs=2)
+    cases = [case(str(i), f"family {i % 2}", findings=[LESION]) for i in range(5)]
+    whole = evaluate([episode(str(i), i == 3, [LESION.box]) for i in range(5)], cases)
+    assert all(json.loads((tmp_path / rank).read_text()) == whole.to_dict() for rank in "01")
 
 
 def test_episodes_that_cannot_be_judged_are_refused():

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from monai.metrics import CumulativeIterationMetric
+from monai.metrics import Cumulative, Metric
 from monai.utils import string_list_all_gather
 
 from medeyes_monai.errors import ConfigError
@@ -81,7 +81,7 @@ class Evaluation:
         }
 
 
-class EpisodeMetric(CumulativeIterationMetric):
+class EpisodeMetric(Cumulative, Metric):
     """Collects scored episodes batch by batch and summarises them, also across processes.
 
     Used as any MONAI metric: call it with episodes and cases, :meth:`aggregate`, ``reset``. An answer is

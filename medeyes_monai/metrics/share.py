@@ -70,7 +70,7 @@ class Share:
         n, p = self.count, self.value
         centre = (p + z2 / (2 * n)) / (1 + z2 / n)
         half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-        return max(0.0, centre - half), min(1.0, centre + half)
+        return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 def pool_groups(families: Mapping[str, Share]) -> dict[str, Share]:
