@@ -1,0 +1,177 @@
+"""MONAI's pydicom reader for one file: bounded, without patient data, with the geometry of a single slice."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from monai.data import PydicomReader
+from monai.data.utils import orientation_ras_lps
+from pydicom.filereader import _read_file_meta_info, read_preamble
+from pydicom.pixels import apply_color_lut, convert_color_space
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+
+from medeyes_monai.io.limits import SLACK_BYTES, RefusedError, check_size
+
+__all__ = ["DicomReader"]
+
+PIXEL_TAGS = [
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PlanarConfiguration",
+    "PhotometricInterpretation",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "PixelData",
+    "FloatPixelData",
+    "DoubleFloatPixelData",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    "RedPaletteColorLookupTableDescriptor",
+    "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor",
+    "RedPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData",
+    "SegmentedRedPaletteColorLookupTableData",
+    "SegmentedGreenPaletteColorLookupTableData",
+    "SegmentedBluePaletteColorLookupTableData",
+]
+GEOMETRY_TAGS = [
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "SpacingBetweenSlices",
+    "SliceThickness",
+]
+TAGS = [*PIXEL_TAGS, *GEOMETRY_TAGS]
+"""All that is read from a file; patient data never reach memory as values."""
+
+
+class DicomReader(PydicomReader):
+    """Read one DICOM file: rescaled, upright, dark as low (MONOCHROME1 inverted), colour as RGB.
+
+    Frames become the last spatial axis. Without an orientation (projection radiographs, ultrasound) the
+    affine holds the pixel spacing alone.
+
+    Args:
+        max_voxels: Most values, channels and frames included.
+    """
+
+    def __init__(self, max_voxels: int) -> None:
+        """Set the limit."""
+        super().__init__()
+        self.max_voxels = max_voxels
+
+    def read(self, data: Sequence[str] | str, **kwargs: Any) -> pydicom.Dataset:
+        """Read the tags that matter and check the declared size before any pixel is decoded."""
+        path = Path(data if isinstance(data, str) else data[0])
+        self.filenames = [str(path)]
+        dataset = _dataset(path, self.max_voxels)
+        if not {"Rows", "Columns", "BitsAllocated"} <= set(dataset.dir()):
+            raise RefusedError("is DICOM without an image")
+        _check_declared(dataset, self.max_voxels)
+        self.channel_dim = -1 if dataset.get("SamplesPerPixel", 1) > 1 or _is_palette(dataset) else None
+        return dataset
+
+    def _get_array_data(self, img: pydicom.Dataset, filename: str) -> npt.NDArray[Any]:
+        """Return (rows, columns[, frames][, channels]), rescaled."""
+        kind = str(img.get("PhotometricInterpretation", "MONOCHROME2"))
+        array: npt.NDArray[Any] = super()._get_array_data(img, filename)
+        if _is_palette(img):
+            coloured = apply_color_lut(img.pixel_array, img)
+            array = (coloured >> 8).astype(np.uint8) if coloured.dtype == np.uint16 else coloured
+        elif kind.startswith("YBR"):
+            array = convert_color_space(array, kind, "RGB")
+        elif kind == "MONOCHROME1":
+            array = _inverted(array, img)
+        frames = int(img.get("NumberOfFrames", 1) or 1)
+        return np.moveaxis(array, 0, 2) if frames > 1 else array
+
+    def _get_meta_dict(self, img: pydicom.Dataset) -> dict[str, Any]:
+        """Return the affine alone."""
+        return {"plane_affine": _plane_affine(img)}
+
+    def _get_affine(self, metadata: dict[str, Any], lps_to_ras: bool = True) -> npt.NDArray[np.float64]:
+        """Return the affine for (row, column, frame) indices in RAS+ millimetres."""
+        affine: npt.NDArray[np.float64] = metadata.pop("plane_affine")
+        return affine
+
+
+def _dataset(path: Path, max_voxels: int) -> pydicom.Dataset:
+    """Parse a file; a deflated one is inflated here, to no more than it declares."""
+    with path.open("rb") as file:
+        read_preamble(file, force=False)
+        meta = _read_file_meta_info(file)
+        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            file.seek(0)
+            return pydicom.dcmread(file, specific_tags=list(TAGS))
+        packed = file.read()
+    head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, SLACK_BYTES)
+    declared = _check_declared(_parse_plain(head, meta, stop_before_pixels=True), max_voxels)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    whole = inflater.decompress(packed, declared + SLACK_BYTES)
+    if not inflater.eof:
+        raise RefusedError("is deflated, and truncated or far larger than the image that it declares")
+    return _parse_plain(whole, meta)
+
+
+def _parse_plain(
+    body: bytes, meta: pydicom.dataset.FileMetaDataset, stop_before_pixels: bool = False
+) -> pydicom.Dataset:
+    dataset = pydicom.dcmread(
+        io.BytesIO(body), force=True, specific_tags=list(TAGS), stop_before_pixels=stop_before_pixels
+    )
+    dataset.file_meta = meta
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return dataset
+
+
+def _check_declared(dataset: pydicom.Dataset, max_voxels: int) -> int:
+    """Return the bytes of the decoded pixels."""
+    channels = 3 if _is_palette(dataset) else int(dataset.get("SamplesPerPixel", 1))
+    extent = (dataset.Rows, dataset.Columns, int(dataset.get("NumberOfFrames", 1) or 1), channels)
+    return check_size(extent, -(-int(dataset.BitsAllocated) // 8), max_voxels)
+
+
+def _is_palette(dataset: pydicom.Dataset) -> bool:
+    return str(dataset.get("PhotometricInterpretation", "")) == "PALETTE COLOR"
+
+
+def _inverted(array: npt.NDArray[Any], img: pydicom.Dataset) -> npt.NDArray[Any]:
+    """Mirror the values within the range that the stored bits can hold, after rescaling."""
+    ends = -1 if img.get("PixelRepresentation", 0) else 2 ** int(img.BitsStored) - 1
+    slope, intercept = float(img.get("RescaleSlope", 1.0)), float(img.get("RescaleIntercept", 0.0))
+    mirrored = slope * ends + 2 * intercept - array.astype(np.float32)
+    return mirrored.clip(0, 255).astype(np.uint8) if array.dtype == np.uint8 else mirrored
+
+
+def _plane_affine(img: pydicom.Dataset) -> npt.NDArray[np.float64]:
+    """Return the RAS+ affine of (row, column, frame) indices, the frame axis along the normal of the plane.
+
+    MONAI takes the third column of a single slice to be (0, 0, 1), which is singular for sagittal slices.
+    """
+    down, across = (float(v) for v in img.get("PixelSpacing") or img.get("ImagerPixelSpacing") or (1, 1))
+    depth = abs(float(img.get("SpacingBetweenSlices") or img.get("SliceThickness") or 1.0))
+    affine: npt.NDArray[np.float64] = np.eye(4)
+    if "ImageOrientationPatient" not in img or "ImagePositionPatient" not in img:
+        affine[:3, :3] = np.array([[0, across, 0], [down, 0, 0], [0, 0, depth]])
+        return affine
+    along_row, along_column = np.asarray(img.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
+    affine[:3, 0], affine[:3, 1] = along_column * down, along_row * across
+    affine[:3, 2] = np.cross(along_row, along_column) * depth
+    affine[:3, 3] = np.asarray(img.ImagePositionPatient, dtype=np.float64)
+    return np.asarray(orientation_ras_lps(affine), dtype=np.float64)

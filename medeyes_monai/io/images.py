@@ -1,0 +1,116 @@
+"""The one function through which images come in."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import ImageReader, MetaTensor
+from monai.data.utils import to_affine_nd
+from monai.transforms import LoadImage
+
+from medeyes_monai.errors import UnreadableImageError
+from medeyes_monai.io.dicom import DicomReader
+from medeyes_monai.io.limits import BYTES_PER_VOXEL, DEFAULT_MAX_VOXELS, SLACK_BYTES, RefusedError
+from medeyes_monai.io.readers import PNG_MAGIC, NiftiReader, PictureReader, PlainNrrdReader, nifti_header_of
+
+__all__ = ["read_image"]
+
+FLATTEST = 1e-6
+"""An affine is singular below this volume of its normed axes."""
+
+
+def read_image(path: str | os.PathLike[str], *, max_voxels: int = DEFAULT_MAX_VOXELS) -> MetaTensor:
+    """Read a PNG, JPEG, single DICOM file, NIfTI or NRRD, within limits that are checked before decoding.
+
+    The format is told by content. No value of a header but sizes and geometry is kept.
+
+    Args:
+        path: The file.
+        max_voxels: Most values of the image, channels included; memory is bounded by a small multiple.
+
+    Returns:
+        Channel-first ``(C, X, Y[, Z])``; a single slice is ``(C, X, Y)``. ``uint8`` where the file holds
+        8-bit values, else ``float32``. ``affine`` is 4x4, from voxel indices to RAS+ millimetres; the identity for
+        PNG and JPEG. DICOM is rescaled (Hounsfield for CT), MONOCHROME1 inverted.
+
+    Raises:
+        UnreadableImageError: If the file is missing, damaged, truncated, too large, of another format, holds
+            voxels that are not finite, or a singular affine.
+
+    Example:
+        >>> from PIL import Image
+        >>> folder = getfixture("tmp_path")
+        >>> Image.new("L", (40, 30)).save(folder / "a.png")
+        >>> tuple(read_image(folder / "a.png").shape)
+        (1, 40, 30)
+    """
+    file = Path(path)
+    kind = "an image"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the readers' warnings quote header values
+            reader = _reader(file, max_voxels)
+            kind = type(reader).__name__.removeprefix("Plain").removesuffix("Reader")
+            return _checked(_loader()(str(file), reader=reader), file)
+    except RefusedError as refusal:
+        raise UnreadableImageError(f"{file.name}: {refusal}") from refusal
+    except Exception as error:
+        raise UnreadableImageError(
+            f"{file.name}: cannot be read as {kind} ({type(error).__name__}); it is damaged or uses an "
+            "encoding that is not supported"
+        ) from error
+
+
+def _reader(file: Path, max_voxels: int) -> ImageReader:
+    """Return the reader for a file's content."""
+    if not file.is_file():
+        raise RefusedError("is a folder, not one image file" if file.is_dir() else "no such file")
+    if file.stat().st_size > max_voxels * BYTES_PER_VOXEL + SLACK_BYTES:
+        raise RefusedError(f"is larger than an image of {max_voxels:,} voxels; raise max_voxels to accept")
+    with file.open("rb") as stream:
+        start = stream.read(540)
+        stream.seek(0)
+        unpacked = gzip.GzipFile(fileobj=stream).read(540) if start[:2] == b"\x1f\x8b" else start
+    if start.startswith((PNG_MAGIC, b"\xff\xd8\xff")):
+        return PictureReader(max_voxels)
+    if start[128:132] == b"DICM":
+        return DicomReader(max_voxels)
+    if start.startswith(b"NRRD000"):
+        return PlainNrrdReader(max_voxels)
+    if nifti_header_of(unpacked):
+        return NiftiReader(max_voxels)
+    raise RefusedError("is neither PNG, JPEG, DICOM, NIfTI nor NRRD, or its header is damaged")
+
+
+@lru_cache(maxsize=1)
+def _loader() -> LoadImage:
+    return LoadImage(image_only=True, ensure_channel_first=True, dtype=None, expanduser=False)
+
+
+def _checked(loaded: MetaTensor, file: Path) -> MetaTensor:
+    """Return the voxels with their affine and nothing else, if both make sense."""
+    voxels = loaded.as_tensor()
+    if voxels.ndim == 4 and voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
+    if voxels.ndim not in (3, 4):
+        raise RefusedError(f"has {voxels.ndim - 1} spatial axes; an image has 2 or 3")
+    if voxels.dtype != torch.uint8:
+        voxels = voxels.to(torch.float32)
+        if not torch.isfinite(voxels).all():
+            raise RefusedError("holds voxels that are not finite")
+    affine = to_affine_nd(3, np.asarray(loaded.affine, dtype=np.float64))
+    axes = affine[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(affine).all() or not lengths.all():
+        raise RefusedError("has an affine that is not finite or maps an axis to nothing")
+    if abs(np.linalg.det(axes / lengths)) < FLATTEST:
+        raise RefusedError("has a singular affine")
+    return MetaTensor(
+        voxels.contiguous(), affine=torch.as_tensor(affine), meta={"filename_or_obj": str(file)}
+    )
