@@ -14,10 +14,10 @@ import pydicom
 from monai.data import PydicomReader
 from monai.data.utils import orientation_ras_lps
 from pydicom.filereader import _read_file_meta_info, read_preamble
-from pydicom.pixels import apply_color_lut, convert_color_space
+from pydicom.pixels import apply_color_lut
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
-from medeyes_monai.io.limits import SLACK_BYTES, RefusedError, check_size
+from medeyes_monai.io.limits import SLACK_BYTES, RefusedError, check_size, only_path
 
 __all__ = ["DicomReader"]
 
@@ -78,8 +78,8 @@ class DicomReader(PydicomReader):
 
     def read(self, data: Sequence[str] | str, **kwargs: Any) -> pydicom.Dataset:
         """Read the tags that matter and check the declared size before any pixel is decoded."""
-        path = Path(data if isinstance(data, str) else data[0])
-        self.filenames = [str(path)]
+        path = only_path(data)
+        self.filenames, self.has_series = [str(path)], False
         dataset = _dataset(path, self.max_voxels)
         if not {"Rows", "Columns", "BitsAllocated"} <= set(dataset.dir()):
             raise RefusedError("is DICOM without an image")
@@ -88,15 +88,12 @@ class DicomReader(PydicomReader):
         return dataset
 
     def _get_array_data(self, img: pydicom.Dataset, filename: str) -> npt.NDArray[Any]:
-        """Return (rows, columns[, frames][, channels]), rescaled."""
-        kind = str(img.get("PhotometricInterpretation", "MONOCHROME2"))
+        """Return (rows, columns[, frames][, channels]), rescaled; pydicom brings YBR colours to RGB itself."""
         array: npt.NDArray[Any] = super()._get_array_data(img, filename)
         if _is_palette(img):
             coloured = apply_color_lut(img.pixel_array, img)
             array = (coloured >> 8).astype(np.uint8) if coloured.dtype == np.uint16 else coloured
-        elif kind.startswith("YBR"):
-            array = convert_color_space(array, kind, "RGB")
-        elif kind == "MONOCHROME1":
+        elif img.get("PhotometricInterpretation") == "MONOCHROME1":
             array = _inverted(array, img)
         frames = int(img.get("NumberOfFrames", 1) or 1)
         return np.moveaxis(array, 0, 2) if frames > 1 else array

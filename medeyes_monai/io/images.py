@@ -15,9 +15,15 @@ from monai.data.utils import to_affine_nd
 from monai.transforms import LoadImage
 
 from medeyes_monai.errors import UnreadableImageError
-from medeyes_monai.io.dicom import DicomReader
-from medeyes_monai.io.limits import BYTES_PER_VOXEL, DEFAULT_MAX_VOXELS, SLACK_BYTES, RefusedError
-from medeyes_monai.io.readers import PNG_MAGIC, NiftiReader, PictureReader, PlainNrrdReader, nifti_header_of
+from medeyes_monai.io.limits import (
+    BYTES_PER_VOXEL,
+    DEFAULT_MAX_VOXELS,
+    GZIP_MAGIC,
+    PNG_MAGIC,
+    SLACK_BYTES,
+    RefusedError,
+    nifti_header_of,
+)
 
 __all__ = ["read_image"]
 
@@ -36,8 +42,8 @@ def read_image(path: str | os.PathLike[str], *, max_voxels: int = DEFAULT_MAX_VO
 
     Returns:
         Channel-first ``(C, X, Y[, Z])``; a single slice is ``(C, X, Y)``. ``uint8`` where the file holds
-        8-bit values, else ``float32``. ``affine`` is 4x4, from voxel indices to RAS+ millimetres; the identity for
-        PNG and JPEG. DICOM is rescaled (Hounsfield for CT), MONOCHROME1 inverted.
+        8-bit values, else ``float32``. ``affine`` is 4x4, from voxel indices to RAS+ millimetres; the
+        identity for PNG and JPEG. DICOM is rescaled (Hounsfield for CT), MONOCHROME1 inverted.
 
     Raises:
         UnreadableImageError: If the file is missing, damaged, truncated, too large, of another format, holds
@@ -60,6 +66,10 @@ def read_image(path: str | os.PathLike[str], *, max_voxels: int = DEFAULT_MAX_VO
             return _checked(_loader()(str(file), reader=reader), file)
     except RefusedError as refusal:
         raise UnreadableImageError(f"{file.name}: {refusal}") from refusal
+    except ImportError as missing:
+        raise UnreadableImageError(
+            f"{file.name}: its format needs the package {missing.name}; install it"
+        ) from missing
     except Exception as error:
         raise UnreadableImageError(
             f"{file.name}: cannot be read as {kind} ({type(error).__name__}); it is damaged or uses an "
@@ -68,7 +78,29 @@ def read_image(path: str | os.PathLike[str], *, max_voxels: int = DEFAULT_MAX_VO
 
 
 def _reader(file: Path, max_voxels: int) -> ImageReader:
-    """Return the reader for a file's content."""
+    """Return the reader for a file's content; its package is imported only here."""
+    start, unpacked = _start(file, max_voxels)
+    if start.startswith((PNG_MAGIC, b"\xff\xd8\xff")):
+        from medeyes_monai.io.pictures import PictureReader
+
+        return PictureReader(max_voxels)
+    if start[128:132] == b"DICM":
+        from medeyes_monai.io.dicom import DicomReader
+
+        return DicomReader(max_voxels)
+    if start.startswith(b"NRRD000"):
+        from medeyes_monai.io.nrrds import PlainNrrdReader
+
+        return PlainNrrdReader(max_voxels)
+    if nifti_header_of(unpacked):
+        from medeyes_monai.io.nifti import NiftiReader
+
+        return NiftiReader(max_voxels)
+    raise RefusedError("is neither PNG, JPEG, DICOM, NIfTI nor NRRD, or its header is damaged")
+
+
+def _start(file: Path, max_voxels: int) -> tuple[bytes, bytes]:
+    """Return the first bytes of a file, as they are and decompressed."""
     if not file.is_file():
         raise RefusedError("is a folder, not one image file" if file.is_dir() else "no such file")
     if file.stat().st_size > max_voxels * BYTES_PER_VOXEL + SLACK_BYTES:
@@ -76,16 +108,7 @@ def _reader(file: Path, max_voxels: int) -> ImageReader:
     with file.open("rb") as stream:
         start = stream.read(540)
         stream.seek(0)
-        unpacked = gzip.GzipFile(fileobj=stream).read(540) if start[:2] == b"\x1f\x8b" else start
-    if start.startswith((PNG_MAGIC, b"\xff\xd8\xff")):
-        return PictureReader(max_voxels)
-    if start[128:132] == b"DICM":
-        return DicomReader(max_voxels)
-    if start.startswith(b"NRRD000"):
-        return PlainNrrdReader(max_voxels)
-    if nifti_header_of(unpacked):
-        return NiftiReader(max_voxels)
-    raise RefusedError("is neither PNG, JPEG, DICOM, NIfTI nor NRRD, or its header is damaged")
+        return start, gzip.GzipFile(fileobj=stream).read(540) if start.startswith(GZIP_MAGIC) else start
 
 
 @lru_cache(maxsize=1)

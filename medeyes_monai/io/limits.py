@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO
 
 __all__ = [
@@ -25,6 +26,9 @@ SLACK_BYTES = 2**20
 """Bytes of headers, extensions or padding that a file may hold beside its voxels."""
 
 CHUNK_BYTES = 2**20
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 class RefusedError(ValueError):
@@ -76,3 +80,21 @@ def read_exactly(stream: IO[bytes], wanted: int) -> bytes:
     if len(stream.read(SLACK_BYTES + 1)) > SLACK_BYTES:
         raise RefusedError(f"holds far more than the {wanted:,} bytes that it declares")
     return bytes(data)
+
+
+def nifti_header_of(start: bytes) -> int:
+    """Return the size of the NIfTI header that a file starts with: 348, 540, or 0 if it is none.
+
+    Raises:
+        RefusedError: If it is the header of a pair of files.
+    """
+    if len(start) >= 348 and start[344:348] == b"ni1\x00":
+        raise RefusedError("is half of a NIfTI pair; save it as one .nii or .nii.gz file")
+    if len(start) >= 348 and start[344:348] == b"n+1\x00":
+        return 348
+    return 540 if len(start) >= 540 and start[4:8] == b"n+2\x00" else 0
+
+
+def only_path(data: Sequence[str] | str) -> Path:
+    """Return the one path that MONAI's ``LoadImage`` hands to a reader."""
+    return Path(data if isinstance(data, str) else data[0])

@@ -1,0 +1,56 @@
+"""MONAI's nibabel reader, bounded: single-file NIfTI."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from typing import IO, Any
+
+import nibabel
+from monai.data import NibabelReader
+from monai.data.utils import correct_nifti_header_if_necessary
+
+from medeyes_monai.io.limits import (
+    GZIP_MAGIC,
+    RefusedError,
+    check_size,
+    nifti_header_of,
+    only_path,
+    read_exactly,
+)
+
+__all__ = ["NiftiReader"]
+
+KINDS = {348: nibabel.Nifti1Image, 540: nibabel.Nifti2Image}
+
+
+class NiftiReader(NibabelReader):
+    """Read a single-file NIfTI-1 or NIfTI-2, compressed or not, never more bytes than its header declares.
+
+    Args:
+        max_voxels: Most values, channels included.
+    """
+
+    def __init__(self, max_voxels: int) -> None:
+        """Set the limit."""
+        super().__init__(squeeze_non_spatial_dims=True)
+        self.max_voxels = max_voxels
+
+    def read(self, data: Sequence[str] | str, **kwargs: Any) -> Any:
+        """Check the declared size, read exactly those bytes, and hand them to nibabel."""
+        path = only_path(data)
+        self.filenames = [str(path)]
+        with path.open("rb") as file:
+            packed = file.read(2) == GZIP_MAGIC
+            file.seek(0)
+            stream: IO[bytes] = gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[assignment]
+            start = stream.read(540)
+            kind = KINDS[nifti_header_of(start)]
+            header = kind.header_class(start[: kind.header_class.sizeof_hdr])
+            if header.get_data_dtype().kind not in "iuf":
+                raise RefusedError("does not hold plain numbers, one per voxel")
+            size = check_size(header.get_data_shape(), header.get_data_dtype().itemsize, self.max_voxels)
+            end = header.get_data_offset() + size
+            check_size((max(end - size, 1),), 1, self.max_voxels)
+            body = start + read_exactly(stream, max(end - len(start), 0))
+        return correct_nifti_header_if_necessary(kind.from_bytes(body))

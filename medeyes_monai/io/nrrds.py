@@ -1,0 +1,61 @@
+"""MONAI's NRRD reader, bounded: one file, data after the header."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+from collections.abc import Sequence
+from typing import IO, Any
+
+import nrrd
+import numpy as np
+from monai.data import NrrdReader
+from monai.data.image_reader import NrrdImage
+
+from medeyes_monai.io.limits import RefusedError, check_size, only_path, read_exactly
+
+__all__ = ["PlainNrrdReader"]
+
+
+class PlainNrrdReader(NrrdReader):
+    """Read an NRRD whose data follow its header, and never more bytes than the header declares.
+
+    Files without directions or origin get the axes' spacings and the origin 0.
+
+    Args:
+        max_voxels: Most values, channels included.
+    """
+
+    def __init__(self, max_voxels: int) -> None:
+        """Set the limit."""
+        super().__init__()
+        self.max_voxels = max_voxels
+
+    def read(self, data: Sequence[str] | str, **kwargs: Any) -> NrrdImage:
+        """Check the declared size, read exactly those bytes, and hand them to pynrrd."""
+        with only_path(data).open("rb") as file:
+            header = nrrd.read_header(file)
+            if {"data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip"} & header.keys():
+                raise RefusedError("keeps its data elsewhere or skips bytes; save it as one plain NRRD file")
+            itemsize = nrrd.reader._determine_datatype(header).itemsize
+            body = read_exactly(
+                _unpacked(file, header["encoding"]), check_size(header["sizes"], itemsize, self.max_voxels)
+            )
+        header["encoding"] = "raw"
+        array = nrrd.read_data(header, io.BytesIO(body), index_order=self.index_order)
+        axes = array.ndim
+        spacings = np.nan_to_num(np.asarray(header.get("spacings", np.ones(axes)), dtype=float), nan=1.0)
+        header.setdefault("space directions", np.diag(spacings))
+        header.setdefault("space origin", np.zeros(len(header["space directions"])))
+        return NrrdImage(array, header)
+
+
+def _unpacked(file: IO[bytes], encoding: str) -> IO[bytes]:
+    if encoding in ("gzip", "gz"):
+        return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
+    if encoding in ("bzip2", "bz2"):
+        return bz2.BZ2File(file)
+    if encoding != "raw":
+        raise RefusedError("has an encoding other than raw, gzip and bzip2")
+    return file
