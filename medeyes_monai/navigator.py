@@ -228,8 +228,8 @@ class Navigator:
 
         Returns:
             The path, boxes in voxels of the scene. The reasoning of the first turn says how many candidates
-            the scan proposed to look at, that of each later turn what the look before it found. A fixation's ``mode``
-            is ``scan`` if the region was chosen among all and ``drill`` if it is a closer look; its
+            the scan proposed to look at, that of each later turn what the look before it found. A fixation's
+            ``mode`` is ``scan`` if the region was chosen among all and ``drill`` if it is a closer look; its
             ``confidence`` is the drill's, ``c_{t+1}``. The answer is None where nobody could give one.
 
         Raises:
@@ -237,17 +237,23 @@ class Navigator:
         """
         search = _Search(candidates=checked.scan(self.expert, scene, query))
         reading = self._read(query, search)
-        state = after_scan(NavigatorState(), search.candidates, self.max_regions)
-        thought, confidence = _summary(search.candidates), _certainty(reading)
-        while state.regions and confidence < self.xi and len(search.looks) < self.max_steps:
+        thought, state = _summary(search.candidates), NavigatorState()
+        if not self._is_over(search, _certainty(reading)):
+            state = after_scan(state, search.candidates, self.max_regions)
+        while state.regions:
             index = state.focus if state.focus is not None else choose(state.regions, state.confidences)
             verdict = checked.drill(self.expert, scene, state.regions[index], query)
             look = Fixation(thought, state.regions[index], state.mode, verdict.confidence)
             search = search.extended(look, verdict)
             reading = self._read(query, search)
-            thought, confidence = verdict.finding, max(verdict.confidence, _certainty(reading))
+            thought = verdict.finding
+            if self._is_over(search, max(verdict.confidence, _certainty(reading))):
+                break
             state = self._next(state, index, verdict.confidence, scene, query)
         return Trajectory(search.looks, thought, _answer(reading, search.verdicts))
+
+    def _is_over(self, search: _Search, confidence: float) -> bool:
+        return confidence >= self.xi or len(search.looks) >= self.max_steps
 
     def _read(self, query: str, search: _Search) -> Reading:
         if self.reader is None:

@@ -31,7 +31,7 @@ DRILL_NOISE_SHARE = 0.25
 """A drill's confidence is this much as noisy as a scan's: looking closely is more reliable."""
 
 PLAIN = 0.0
-"""A scan's confidence for a finding that the overview shows plainly: nothing to be gained by looking closer."""
+"""A scan's confidence for a finding that the overview shows plainly: a closer look would gain nothing."""
 
 _LEAST, _MOST = 0.01, 0.99
 _SHORTEST_WORD = 4  # letters from which a word that label and question share is taken to mean something

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
 from collections import Counter, OrderedDict
 from os import PathLike
@@ -14,6 +12,7 @@ from medeyes_monai.experts import checked
 from medeyes_monai.experts.base import Candidate, Expert, Verdict
 from medeyes_monai.experts.memo_file import ImageMemo, MemoError, decode, encode
 from medeyes_monai.geometry import Box
+from medeyes_monai.io import write_atomic
 from medeyes_monai.scenes import Scene
 from medeyes_monai.seeding import seed_of
 
@@ -127,17 +126,3 @@ class MemoExpert:
     def _save(self, scene: Scene, image: ImageMemo) -> None:
         if (path := self._path(scene)) is not None:
             write_atomic(path, encode(image, scene, self.name))
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new one and nothing between."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

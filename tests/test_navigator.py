@@ -1,0 +1,292 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medeyes_monai.errors import ConfigError, ExpertError
+from medeyes_monai.experts import AnnotationExpert, Candidate, MemoExpert, RandomBoxExpert, Reading, Verdict
+from medeyes_monai.geometry import Box
+from medeyes_monai.navigator import (
+    Navigator,
+    NavigatorState,
+    after_drill,
+    after_scan,
+    closer,
+    relative_gain,
+    switch,
+)
+from medeyes_monai.scenes import Finding
+
+A, B, C = Box((0, 0), (200, 200)), Box((300, 0), (364, 64)), Box((0, 300), (64, 364))
+A_CLOSER, A_CLOSEST = Box((50, 50), (150, 150)), Box((68, 68), (132, 132))
+SCENE = SimpleNamespace(key="scene", shape=(512, 512), findings=())
+
+
+class Scripted:
+    """An expert that says what the test wrote down."""
+
+    name = "scripted"
+
+    def __init__(self, candidates, verdicts):
+        self.candidates = [Candidate(box, c, "candidate") for box, c in candidates]
+        self.verdicts = verdicts
+        self.asked = []
+
+    def scan(self, scene, query):
+        self.asked.append("scan")
+        return self.candidates
+
+    def drill(self, scene, box, query):
+        self.asked.append(box)
+        return self.verdicts[box]
+
+
+class Reader:
+    """Decides as the test says; keeps what it was shown."""
+
+    def __init__(self, rule):
+        self.rule, self.shown = rule, []
+
+    def read(self, query, seen, candidates):
+        self.shown.append(list(seen))
+        return self.rule(list(seen), candidates)
+
+
+def first(regions, confidences):
+    return 0
+
+
+def walk(expert, **kwargs):
+    return Navigator(expert, **kwargs).navigate(SCENE, "what?", first)
+
+
+# Equation 3.
+
+
+def test_the_gain_is_that_of_equation_3():
+    # (0.46 - 0.40) / (0.40 + 1e-6) = 0.06 / 0.400001 = 0.149999625...
+    assert relative_gain(0.40, 0.46) == pytest.approx(0.06 / 0.400001)
+    # (0.3 - 0.0) / (0.0 + 1e-6) = 300000
+    assert relative_gain(0.0, 0.3) == pytest.approx(300_000)
+    assert relative_gain(0.5, 0.25) == pytest.approx(-0.25 / 0.500001)
+
+
+def test_the_switch_drills_from_a_gain_of_delta_on():
+    assert switch(0.40, 0.46) == "scan"  # 0.1499996 < 0.15
+    assert switch(0.40, 0.461) == "drill"  # 0.1525
+    assert switch(0.40, 0.46, delta=0.06 / 0.400001 - 1e-12) == "drill"
+    assert switch(0.8, 0.1) == "scan"
+    assert switch(0.0, 0.0) == "scan"
+    assert switch(0.0, 1e-6) == "drill"  # 1e-6 / 1e-6 = 1
+
+
+@given(before=st.floats(0, 1), low=st.floats(0, 1), high=st.floats(0, 1))
+def test_more_confidence_never_turns_drilling_into_scanning(before, low, high):
+    low, high = sorted((low, high))
+    assert not (switch(before, low) == "drill" and switch(before, high) == "scan")
+
+
+# Transitions.
+
+
+def test_a_scan_keeps_the_best_regions_at_new_places_only():
+    near_b = Box((310, 0), (374, 64))  # 54 x 64 shared: IoU 3456 / (2 * 4096 - 3456) = 0.73
+    beside_b = Box((340, 0), (404, 64))  # 24 x 64 shared: IoU 1536 / 6656 = 0.23
+    proposed = [Candidate(A, 0.2), Candidate(near_b, 0.9), Candidate(beside_b, 0.4), Candidate(C, 0.0)]
+    state = after_scan(NavigatorState(looked=(B,)), proposed)
+    assert (state.regions, state.confidences, state.mode) == ((beside_b, A), (0.4, 0.2), "scan")
+    assert after_scan(NavigatorState(), proposed, max_regions=1).regions == (near_b,)
+
+
+def test_a_drill_that_goes_on_puts_a_smaller_region_in_the_place_of_the_old_one():
+    state = NavigatorState((A, B), (0.5, 0.4))
+    after = after_drill(state, 0, 0.6, "drill")
+    assert after == NavigatorState((A_CLOSER, B), (0.6, 0.4), "drill", 0, (A,))
+    assert state == NavigatorState((A, B), (0.5, 0.4))
+
+
+def test_a_drill_that_ends_settles_the_region():
+    state = NavigatorState((A, B), (0.5, 0.4))
+    assert after_drill(state, 0, 0.3, "scan") == NavigatorState((B,), (0.4,), "scan", None, (A,))
+
+
+def test_a_region_that_cannot_get_smaller_is_settled_even_if_drilling_pays():
+    state = NavigatorState((A, B), (0.5, 0.4))
+    assert after_drill(state, 1, 0.8, "drill") == NavigatorState((A,), (0.5,), "scan", None, (B,))
+
+
+@given(
+    corner=st.tuples(*[st.integers(-50, 500)] * 3),
+    sides=st.tuples(*[st.integers(1, 600)] * 3),
+    ndim=st.sampled_from((2, 3)),
+    least=st.integers(1, 200),
+)
+def test_a_closer_look_lies_inside_is_smaller_and_ends(corner, sides, ndim, least):
+    start, sides = corner[:ndim], sides[:ndim]
+    box = Box(start, tuple(a + n for a, n in zip(start, sides, strict=True)))
+    steps = 0
+    while (inner := closer(box, least)) is not None:
+        assert inner.intersection(box) == inner
+        assert inner.size < box.size
+        assert all(n >= min(least, m) for n, m in zip(inner.extent, box.extent, strict=True))
+        box, steps = inner, steps + 1
+    assert all(n <= max(least, 1) for n in box.extent)
+    assert steps <= math.ceil(math.log2(600)) + 1
+
+
+# Paths.
+
+
+def test_a_path_looks_closer_while_confidence_grows_and_elsewhere_when_it_falls():
+    expert = Scripted(
+        [(A, 0.5), (B, 0.4)],
+        {
+            A: Verdict(0.6, "grey"),  # gain 0.2: closer
+            A_CLOSER: Verdict(0.65, "greyer"),  # gain 0.083: back to scanning
+            B: Verdict(0.9, "ring", "yes"),  # 0.9 >= 0.85: stop
+        },
+    )
+    path = walk(expert)
+    assert path.boxes == (A, A_CLOSER, B)
+    assert [f.mode for f in path.fixations] == ["scan", "drill", "scan"]
+    assert [f.confidence for f in path.fixations] == [0.6, 0.65, 0.9]
+    assert [f.reasoning for f in path.fixations] == ["2 candidates", "grey", "greyer"]
+    assert (path.reasoning, path.answer) == ("ring", "yes")
+    assert expert.asked == ["scan", A, A_CLOSER, "scan", B]
+
+
+def test_a_path_that_drills_to_the_smallest_region_then_looks_elsewhere():
+    expert = Scripted(
+        [(A, 0.3), (B, 0.2)],
+        {
+            A: Verdict(0.4, "a"),
+            A_CLOSER: Verdict(0.5, "b"),
+            A_CLOSEST: Verdict(0.7, "c"),
+            B: Verdict(0.1, "d"),
+        },
+    )
+    assert walk(expert).boxes == (A, A_CLOSER, A_CLOSEST, B)
+
+
+def test_scan_mode_never_looks_closer_and_drill_mode_never_elsewhere():
+    verdicts = {
+        A: Verdict(0.6, "a"),
+        A_CLOSER: Verdict(0.1, "b"),
+        A_CLOSEST: Verdict(0.1, "c"),
+        B: Verdict(0.5, "d"),
+    }
+    proposed = [(A, 0.5), (B, 0.4)]
+    assert walk(Scripted(proposed, verdicts), mode="scan").boxes == (A, B)
+    expert = Scripted(proposed, verdicts)
+    assert walk(expert, mode="drill").boxes == (A, A_CLOSER, A_CLOSEST)
+    assert expert.asked.count("scan") == 1
+
+
+def test_the_search_stops_at_xi_exactly_and_after_the_largest_number_of_looks():
+    low = {A: Verdict(0.1, "a"), B: Verdict(0.1, "b"), C: Verdict(0.1, "c")}
+    proposed = [(A, 0.5), (B, 0.4), (C, 0.3)]
+    assert walk(Scripted(proposed, low)).boxes == (A, B, C)
+    assert walk(Scripted(proposed, low), max_steps=2).boxes == (A, B)
+    assert walk(Scripted(proposed, low | {B: Verdict(0.85, "b")})).boxes == (A, B)
+    assert walk(Scripted(proposed, low | {B: Verdict(0.849, "b")})).boxes == (A, B, C)
+
+
+def test_a_rescan_brings_up_a_region_that_did_not_fit_the_first_time():
+    low = {A: Verdict(0.1, "a"), B: Verdict(0.1, "b"), C: Verdict(0.1, "c")}
+    assert walk(Scripted([(A, 0.5), (B, 0.4), (C, 0.3)], low), max_regions=1).boxes == (A, B, C)
+
+
+def test_a_question_that_the_scan_decides_is_answered_without_a_look():
+    expert = Scripted([(A, 0.5)], {A: Verdict(0.1, "a")})
+    count = Reader(lambda seen, candidates: Reading(str(len(candidates)), True))
+    path = walk(expert, reader=count)
+    assert (path.boxes, path.reasoning, path.answer) == ((), "1 candidate", "1")
+    assert walk(expert, reader=count, xi=1.01).boxes == (A,)  # never stops early
+
+
+def test_a_reading_without_an_answer_is_not_decisive():
+    expert = Scripted([(A, 0.5)], {A: Verdict(0.1, "a", "from this region")})
+    path = walk(expert, reader=Reader(lambda seen, candidates: Reading(None, True)))
+    assert (path.boxes, path.answer) == ((A,), "from this region")
+
+
+def test_the_search_stops_when_the_findings_together_decide():
+    low = {A: Verdict(0.1, "a"), B: Verdict(0.1, "b"), C: Verdict(0.1, "c")}
+    reader = Reader(lambda seen, candidates: Reading("two" if len(seen) == 2 else None, len(seen) == 2))
+    path = walk(Scripted([(A, 0.5), (B, 0.4), (C, 0.3)], low), reader=reader)
+    assert (path.boxes, path.answer) == ((A, B), "two")
+    assert reader.shown == [[], ["a"], ["a", "b"]]
+
+
+def test_a_closer_look_at_one_place_is_not_counted_as_a_second_finding():
+    verdicts = {A: Verdict(0.6, "ring?"), A_CLOSER: Verdict(0.6, "ring"), B: Verdict(0.1, "disc")}
+    reader = Reader(lambda seen, candidates: Reading(str(seen.count("ring")), False))
+    path = walk(Scripted([(A, 0.5), (B, 0.4)], verdicts), reader=reader)
+    assert reader.shown == [[], ["ring?"], ["ring"], ["ring", "disc"]]
+    assert path.answer == "1"
+
+
+def test_nothing_proposed_means_no_look_and_no_answer():
+    path = walk(Scripted([], {}))
+    assert (path.boxes, path.reasoning, path.answer) == ((), "0 candidates", None)
+
+
+def test_a_region_without_confidence_is_neither_counted_nor_looked_at():
+    path = walk(Scripted([(A, 0.5), (B, 0.0)], {A: Verdict(0.1, "a")}))
+    assert (path.boxes, path.fixations[0].reasoning) == ((A,), "1 candidate")
+
+
+def test_the_choice_is_offered_all_regions_in_scan_mode_only():
+    offers = []
+
+    def last(regions, confidences):
+        offers.append((tuple(regions), tuple(confidences)))
+        return len(regions) - 1
+
+    verdicts = {A: Verdict(0.9, "a"), B: Verdict(0.1, "b"), C: Verdict(0.1, "c")}
+    expert = Scripted([(A, 0.5), (B, 0.4), (C, 0.3)], verdicts)
+    path = Navigator(expert).navigate(SCENE, "what?", last)
+    assert path.boxes == (C, B, A)
+    assert offers == [((A, B, C), (0.5, 0.4, 0.3)), ((A, B), (0.5, 0.4)), ((A,), (0.5,))]
+
+
+def test_an_expert_outside_the_scene_is_refused():
+    with pytest.raises(ExpertError, match="scripted"):
+        walk(Scripted([(Box((0, 0), (999, 9)), 0.5)], {}))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_steps": 0}, {"max_regions": 0}, {"min_extent": 0}, {"mode": "both "}]
+)
+def test_settings_that_leave_nothing_to_do_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        Navigator(RandomBoxExpert(), **wrong)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    picks=st.lists(st.integers(0, 4), min_size=9, max_size=9),
+    ndim=st.sampled_from((2, 3)),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_path_keeps_the_limits_and_scans_no_place_twice(seed, picks, ndim):
+    shape = (300, 260, 120)[:ndim]
+    findings = tuple(
+        Finding(Box((x,) * ndim, (x + 20,) * ndim), label)
+        for x, label in ((5, "ring"), (60, "disc"), (95, "star"))
+    )
+    scene = SimpleNamespace(key=f"s{seed}", shape=shape, findings=findings)
+    expert = MemoExpert(AnnotationExpert(false_alarm_rate=2, jitter=3, confidence_noise=0.3, seed=seed))
+    turns = iter(picks)
+    choose = lambda regions, confidences: next(turns) % len(regions)  # noqa: E731
+    path = Navigator(expert, xi=0.97, min_extent=16).navigate(scene, "what?", choose)
+    assert len(path.fixations) <= 4
+    assert expert.calls["scan"] == 1
+    assert all(box.is_inside(shape) for box in path.boxes)
+    chosen = [f.box for f in path.fixations if f.mode == "scan"]
+    assert all(a.iou(b) < 0.5 for i, a in enumerate(chosen) for b in chosen[:i])
+    for before, look in zip(path.fixations, path.fixations[1:], strict=False):
+        if look.mode == "drill":
+            assert look.box.intersection(before.box) == look.box
