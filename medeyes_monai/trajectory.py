@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -105,7 +104,7 @@ class Episode:
     trajectory: Trajectory
     defect: str | None = None
     reward: float = float("nan")
-    reward_parts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    reward_parts: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of tokens, ``T``."""

@@ -1,0 +1,383 @@
+"""PhantomVQA: an unlimited, seeded benchmark in which the overview shows *that* and only a crop shows *what*.
+
+Each image is a radiograph-like phantom (body, lungs, ribs, heart) with two to four candidate findings in the
+lungs. A candidate is a lesion of one of four kinds or a benign look-alike. Kinds differ only in a texture of
+four pixels' period, which averages out in an overview at a quarter of the resolution.
+
+Patients are shown as in a radiograph: the patient's left is at larger x, and so is the heart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from medeyes_monai.errors import ConfigError
+from medeyes_monai.experts import Candidate, Reading
+from medeyes_monai.geometry import Box
+from medeyes_monai.scenes import Case, Finding, ImageScene, Scene
+from medeyes_monai.seeding import numpy_generator
+
+__all__ = ["FAMILIES", "KINDS", "LOOK_FAMILIES", "PhantomReader", "PhantomVQA"]
+
+SIDE = 512
+"""Rows and columns of an image. Unit: pixels."""
+PERIOD = 4
+"""Period of the textures, and the factor by which the overview is smaller. Unit: pixels."""
+HEART_WIDTHS = (0.085, 0.17)
+"""Half width of a normal and of an enlarged heart, as fractions of the image side."""
+HEART_HEIGHT = 0.085
+"""Half height of every heart, as a fraction of the image side."""
+KINDS = ("solid", "calcified", "laminated", "spiculated")
+BENIGN = "benign"
+SIDES = ("left", "right")
+LOOK_FAMILIES = ("attribute", "presence", "laterality", "count", "compare")
+"""Families that need looking: a policy with one glance is at chance."""
+FAMILIES = (*LOOK_FAMILIES, "candidates", "heart")
+"""All families; the last two are answered by the overview."""
+ANSWERS: dict[str, tuple[str, ...]] = {
+    "attribute": KINDS,
+    "presence": ("yes", "no"),
+    "laterality": SIDES,
+    "count": ("0", "1", "2", "3"),
+    "compare": KINDS,
+    "candidates": ("2", "3", "4"),
+    "heart": ("yes", "no"),
+}
+QUESTIONS = {
+    "attribute": "Which kind is the lesion?",
+    "presence": "Is there a {0} lesion?",
+    "laterality": "On which side is the {0} lesion?",
+    "count": "How many {0} lesions?",
+    "compare": "Which is larger, {0} or {1}?",
+    "candidates": "How many candidates?",
+    "heart": "Is the heart enlarged?",
+}
+_PATTERNS = {
+    family: re.compile(re.escape(text).replace(r"\{0\}", r"(\w+)").replace(r"\{1\}", r"(\w+)"))
+    for family, text in QUESTIONS.items()
+}
+
+Split = Literal["train", "val", "test", "ood"]
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What an image looks like apart from its findings.
+
+    Args:
+        lung_height: Half height of a lung. Unit: fraction of the image side, as all lengths here.
+        lung_width: Half width of a lung.
+        lung_offset: Distance of a lung's centre from the midline.
+        body: Grey value of the body, 0 to 255.
+        lung: Grey value of the lungs.
+        noise: Standard deviation of the noise. Unit: grey values.
+        amplitude: Smallest and largest brightness of a finding above the lung.
+        small: Smallest and largest radius of a small finding. Unit: pixels.
+        large: Smallest and largest radius of a large finding. Unit: pixels.
+    """
+
+    lung_height: float = 0.33
+    lung_width: float = 0.155
+    lung_offset: float = 0.21
+    body: float = 150.0
+    lung: float = 60.0
+    noise: float = 8.0
+    amplitude: tuple[float, float] = (60.0, 80.0)
+    small: tuple[float, float] = (9.0, 11.0)
+    large: tuple[float, float] = (15.0, 18.0)
+
+
+IN_DISTRIBUTION = Style()
+OUT_OF_DISTRIBUTION = Style(
+    lung_height=0.29, lung_width=0.135, lung_offset=0.19, body=175.0, lung=85.0, noise=12.0,
+    amplitude=(48.0, 62.0), small=(8.0, 10.0), large=(13.5, 16.0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """One candidate before it is drawn: centre and radius in pixels, size in words, kind."""
+
+    x: float
+    y: float
+    radius: float
+    size: str
+    kind: str
+
+    @property
+    def side(self) -> str:
+        """The patient's side, which is the other side of the picture."""
+        return "left" if self.x > SIDE / 2 else "right"
+
+    @property
+    def finding(self) -> Finding:
+        """Box and words of the candidate."""
+        start = (int(self.x - self.radius), int(self.y - self.radius))
+        stop = (int(np.ceil(self.x + self.radius)), int(np.ceil(self.y + self.radius)))
+        return Finding(Box(start, stop), f"{self.side} {self.size} {self.kind}")
+
+
+class PhantomVQA(Dataset[Case]):
+    """Questions about phantoms, drawn by address: item ``i`` of a split is the same on every machine.
+
+    Families take turns and so do the answers within a family, so that every answer is equally frequent.
+
+    Args:
+        split: ``"train"``, ``"val"``, ``"test"`` (one distribution, different seeds), or ``"ood"``: other
+            anatomy, contrast, noise and lesion size.
+        size: Number of questions.
+        seed: Seed of the whole benchmark.
+        families: Families that are asked, of :data:`FAMILIES`.
+        scene: Makes the scene from an image ``(1, X, Y)``, ``key=`` and ``findings=``.
+
+    Raises:
+        ConfigError: If split, size or families are not available.
+
+    Example:
+        >>> case = PhantomVQA("val", size=7)[0]
+        >>> case.question, case.scene.shape
+        ('Which kind is the lesion?', (512, 512))
+    """
+
+    def __init__(
+        self,
+        split: Split = "train",
+        size: int = 1000,
+        seed: int = 0,
+        families: Sequence[str] = FAMILIES,
+        scene: Callable[..., Scene] = ImageScene,
+    ) -> None:
+        """Check the arguments; images are drawn when they are asked for."""
+        if split not in ("train", "val", "test", "ood"):
+            raise ConfigError(f"split must be train, val, test or ood, got {split!r}")
+        if unknown := set(families) - set(FAMILIES):
+            raise ConfigError(f"unknown families {sorted(unknown)}; available: {', '.join(FAMILIES)}")
+        if size < 1 or not families:
+            raise ConfigError(f"PhantomVQA needs at least one question and one family, got size {size}")
+        self.split, self.size, self.seed = split, size, seed
+        self.families, self.scene = tuple(families), scene
+        self.style = OUT_OF_DISTRIBUTION if split == "ood" else IN_DISTRIBUTION
+
+    def __len__(self) -> int:
+        """Number of questions."""
+        return self.size
+
+    def __getitem__(self, index: int) -> Case:
+        """Draw question ``index``."""
+        if not 0 <= index < self.size:
+            raise IndexError(f"PhantomVQA has {self.size} questions, asked for number {index}")
+        family = self.families[index % len(self.families)]
+        answers = ANSWERS[family]
+        answer = answers[(index // len(self.families)) % len(answers)]
+        rng = numpy_generator("phantom", self.seed, self.split, index)
+        kinds, words = _kinds_for(family, answer, rng)
+        spots = _place(kinds, self.style, rng, words, family, answer)
+        big_heart = answer == "yes" if family == "heart" else bool(rng.random() < 0.5)
+        image, heart = _draw(spots, big_heart, self.style, rng)
+        key = f"phantom-{self.seed}-{self.split}-{index}"
+        findings = (*(spot.finding for spot in spots), heart)
+        return Case(
+            key=key,
+            scene=self.scene(torch.from_numpy(image)[None], key=key, findings=findings),
+            question=QUESTIONS[family].format(*words),
+            answer=answer,
+            family=family,
+        )
+
+
+class PhantomReader:
+    """Reads an answer out of findings such as ``"left large solid"``: the benchmark's own rule.
+
+    Example:
+        >>> PhantomReader().read("Which kind is the lesion?", ["left small benign", "right large solid"], ())
+        Reading(answer='solid', decisive=True)
+    """
+
+    def read(self, query: str, seen: Sequence[str], candidates: Sequence[Candidate]) -> Reading:
+        """Answer a question of :data:`QUESTIONS` (see :class:`medeyes_monai.experts.Reader`).
+
+        Raises:
+            ConfigError: If the question is not one of this benchmark.
+        """
+        family, words = _family_of(query)
+        found = [tuple(text.split()) for text in seen if text.count(" ") == 2]
+        if family == "heart":
+            hearts = [c.finding for c in candidates if c.finding.endswith("heart")]
+            return (
+                Reading("yes" if "enlarged heart" in hearts else "no", True)
+                if hearts
+                else Reading(None, False)
+            )
+        if family == "candidates":
+            number = sum(not c.finding.endswith("heart") for c in candidates)
+            return Reading(str(number), number > 0)
+        if family == "attribute":
+            lesions = [kind for _, _, kind in found if kind != BENIGN]
+            return Reading(lesions[0], True) if lesions else Reading(None, False)
+        if family == "compare":
+            sizes = {kind: size for _, size, kind in found}
+            both = [kind for kind in words if kind in sizes]
+            large = [kind for kind in both if sizes[kind] == "large"]
+            return Reading(large[0], True) if large else Reading(None, False)
+        matches = [side for side, _, kind in found if kind == words[0]]
+        if family == "count":
+            return Reading(str(len(matches)), False)
+        if family == "presence":
+            return Reading("yes" if matches else "no", bool(matches))
+        return Reading(matches[0], True) if matches else Reading(None, False)
+
+
+def _family_of(query: str) -> tuple[str, tuple[str, ...]]:
+    for family, pattern in _PATTERNS.items():
+        if match := pattern.fullmatch(query):
+            return family, match.groups()
+    raise ConfigError(f"not a question of PhantomVQA: {query!r}; use the data set's own reader or none")
+
+
+def _kinds_for(family: str, answer: str, rng: np.random.Generator) -> tuple[list[str], tuple[str, ...]]:
+    """Return the kinds of all candidates (the asked ones first) and the words of the question."""
+    number = int(rng.integers(2, 5))
+    draw = lambda pool, n: [str(kind) for kind in rng.choice(pool, n)]  # noqa: E731
+    asked = answer if family == "compare" else str(rng.choice(KINDS))
+    others = [kind for kind in KINDS if kind != asked]
+    if family == "attribute":
+        return [answer, *[BENIGN] * (number - 1)], ()
+    if family == "presence":
+        first = [asked] if answer == "yes" else draw([*others, BENIGN], 1)
+        return [*first, *draw([*others, BENIGN], number - 1)], (asked,)
+    if family == "laterality":
+        return [asked, *draw([*others, BENIGN], int(rng.choice([1, 3])))], (asked,)
+    if family == "count":
+        matches, number = int(answer), int(rng.integers(3, 5))
+        return [*[asked] * matches, *draw([*others, BENIGN], number - matches)], (asked,)
+    if family == "compare":
+        rival = str(rng.choice(others))
+        rest = [kind for kind in (*others, BENIGN) if kind != rival]
+        words = (asked, rival) if rng.random() < 0.5 else (rival, asked)
+        return [asked, rival, *draw(rest, number - 2)], words
+    if family == "candidates":
+        number = int(answer)
+    return draw([*KINDS, BENIGN], number), ()
+
+
+def _place(
+    kinds: Sequence[str],
+    style: Style,
+    rng: np.random.Generator,
+    words: tuple[str, ...],
+    family: str,
+    answer: str,
+) -> list[Spot]:
+    """Give each candidate a place in a lung, well apart from the others, and a size."""
+    if family == "laterality":  # as many candidates on each side, so that a glance does not tell
+        first = 1 if answer == "left" else -1
+        signs = [first, *rng.permutation([-first] * (len(kinds) // 2) + [first] * (len(kinds) // 2 - 1))]
+    else:
+        signs = list(rng.choice([-1, 1], len(kinds)))
+    spots: list[Spot] = []
+    for number, (kind, sign) in enumerate(zip(kinds, signs, strict=True)):
+        size = ("small", "large")[int(rng.random() < 0.5)]
+        if family == "compare" and number < 2:
+            size = "large" if number == 0 else "small"
+        radius = float(rng.uniform(*(style.small if size == "small" else style.large)))
+        x, y = _free_place(spots, int(sign), style, rng)
+        spots.append(Spot(x, y, radius, size, kind))
+    return [spots[i] for i in rng.permutation(len(spots))]
+
+
+def _free_place(
+    taken: Sequence[Spot], sign: int, style: Style, rng: np.random.Generator, apart: float = 70.0
+) -> tuple[float, float]:
+    while True:
+        apart *= 0.999
+        angle, reach = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform(0, 0.62))
+        x = SIDE * (0.5 + sign * style.lung_offset + reach * style.lung_width * np.cos(angle))
+        y = SIDE * (0.5 + reach * style.lung_height * np.sin(angle))
+        if _beside_heart(x, y, style) and all(np.hypot(x - s.x, y - s.y) > apart for s in taken):
+            return float(x), float(y)
+
+
+def _beside_heart(x: float, y: float, style: Style, margin: float = 0.05) -> bool:
+    """Tell whether a place is clear of the heart even where it is enlarged."""
+    width, (u, v) = HEART_WIDTHS[1], _heart_centre(HEART_WIDTHS[1], style)
+    far = ((x / SIDE - u) / (width + margin)) ** 2 + ((y / SIDE - v) / (HEART_HEIGHT + margin)) ** 2
+    return bool(far > 1)
+
+
+def _heart_centre(width: float, style: Style) -> tuple[float, float]:
+    return 0.5 + 0.35 * width, 0.5 + style.lung_height * 0.72
+
+
+_X, _Y = np.meshgrid(np.arange(SIDE, dtype=np.float32), np.arange(SIDE, dtype=np.float32), indexing="ij")
+
+
+def _ellipse(x: float, y: float, width: float, height: float) -> npt.NDArray[np.bool_]:
+    """Mask of an ellipse; centre and half axes as fractions of the image side."""
+    inside = ((_X / SIDE - x) / width) ** 2 + ((_Y / SIDE - y) / height) ** 2 < 1
+    return np.asarray(inside)
+
+
+def _draw(
+    spots: Sequence[Spot], big_heart: bool, style: Style, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.uint8], Finding]:
+    """Return the image ``(X, Y)`` in grey values 0 to 255, and the heart as a finding."""
+    image: npt.NDArray[np.float32] = np.full((SIDE, SIDE), 25.0, np.float32)
+    shift = float(rng.uniform(-0.01, 0.01))
+    image[_ellipse(0.5 + shift, 0.5, 0.46, 0.44)] = style.body
+    lungs = np.zeros((SIDE, SIDE), bool)
+    for sign in (-1, 1):
+        lungs |= _ellipse(
+            0.5 + sign * style.lung_offset, 0.5, style.lung_width * 1.15, style.lung_height * 1.12
+        )
+    image[lungs] = style.lung
+    image += np.where(lungs, 5 * np.sin(2 * np.pi * (_Y + 0.0006 * (_X - SIDE / 2) ** 2) / 64), 0)
+    width = HEART_WIDTHS[int(big_heart)]
+    centre = _heart_centre(width, style)
+    image[_ellipse(*centre, width, HEART_HEIGHT)] = style.body + 35
+    for spot in spots:
+        _stamp(image, spot, float(rng.uniform(*style.amplitude)), rng)
+    image += rng.normal(0, style.noise, image.shape).astype(np.float32)
+    grey = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    box = Box.from_corners(
+        [
+            v * SIDE
+            for v in (
+                centre[0] - width,
+                centre[1] - HEART_HEIGHT,
+                centre[0] + width,
+                centre[1] + HEART_HEIGHT,
+            )
+        ]
+    )
+    return grey, Finding(box, "enlarged heart" if big_heart else "normal heart", subtle=False)
+
+
+def _stamp(image: npt.NDArray[np.float32], spot: Spot, amplitude: float, rng: np.random.Generator) -> None:
+    """Add a candidate: one profile for all kinds, times a texture of mean 1 and period :data:`PERIOD`."""
+    reach = int(spot.radius) + 4
+    low = (max(0, int(spot.x) - reach), max(0, int(spot.y) - reach))
+    region = np.s_[low[0] : int(spot.x) + reach + 1, low[1] : int(spot.y) + reach + 1]
+    x, y = _X[region] - spot.x, _Y[region] - spot.y
+    distance, angle = np.hypot(x, y), np.arctan2(y, x)
+    profile = 1 / (1 + np.exp((distance - spot.radius) / 0.8))
+    wave = 2 * np.pi / PERIOD
+    if spot.kind == "calcified":
+        texture = 1 + 0.8 * np.sign(np.sin(wave * (x + 0.5))) * np.sign(np.sin(wave * (y + 0.5)))
+    elif spot.kind == "laminated":
+        texture = 1 + 0.8 * np.cos(wave * distance)
+    elif spot.kind == "spiculated":
+        texture = 1 + 0.8 * np.cos(round(wave * spot.radius * 0.85) * angle)
+    elif spot.kind == BENIGN:
+        texture = 1 + 0.8 * np.cos(wave * (x if rng.random() < 0.5 else y))
+    else:
+        texture = np.ones_like(x)
+    texture = texture / ((texture * profile).sum() / profile.sum())
+    image[region] += amplitude * profile * texture

@@ -1,0 +1,102 @@
+"""Writes an episode as tokens: a checkpoint's chat template, cut into the pieces that a rollout needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from medeyes_monai.errors import ConfigError
+
+__all__ = ["Conversation"]
+
+_SENTINEL = "\ue000medeyes\ue000"
+
+
+class Conversation:
+    """A tokenizer's chat template, split once at the places where an episode puts its own content.
+
+    Questions, findings and reasoning are data: special tokens that are spelled out in them are encoded as
+    ordinary text.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers with a chat template.
+        image_token_id: Token that stands for one merged patch of a picture.
+
+    Raises:
+        ConfigError: If there is no chat template, or it drops or reorders content.
+    """
+
+    def __init__(self, tokenizer: Any, image_token_id: int) -> None:
+        """Check that the template can be used; it is rendered when first needed."""
+        if not tokenizer.chat_template:
+            raise ConfigError(
+                "the policy's tokenizer has no chat template; add chat_template.jinja to its directory"
+            )
+        self.tokenizer = tokenizer
+        self.image_token_id = image_token_id
+        self.end_of_turn: int = tokenizer.eos_token_id
+
+    def prompt(self, content: str, image_tokens: int) -> tuple[int, ...]:
+        """Return the ids of the first user message (a picture, then ``content``) and the invitation to speak."""
+        before, after = self._prompt_parts
+        return (*self._with_image(before, image_tokens), *self.plain(content), *after)
+
+    def feedback(self, image_tokens: int) -> tuple[int, ...]:
+        """Return the ids from after an end of turn to the next invitation, with one picture as feedback."""
+        return self._with_image(self._feedback_ids, image_tokens)
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        """Encode text in which nothing is special."""
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        return tuple(int(i) for i in ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids, special ones spelled out."""
+        return str(
+            self.tokenizer.decode(
+                list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+
+    @cached_property
+    def _prompt_parts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        before, after = self._rendered([_question(_SENTINEL)])
+        return self._special(before), self._special(after)
+
+    @cached_property
+    def _feedback_ids(self) -> tuple[int, ...]:
+        look = [
+            {"type": "text", "text": "<feedback>"},
+            {"type": "image"},
+            {"type": "text", "text": "</feedback>"},
+        ]
+        turns = [
+            _question("?"),
+            {"role": "assistant", "content": _SENTINEL},
+            {"role": "user", "content": look},
+        ]
+        ids = self._special(self._rendered(turns)[1])
+        return ids[1:] if ids[0] == self.end_of_turn else ids
+
+    def _rendered(self, messages: list[dict[str, Any]]) -> list[str]:
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        parts = text.split(_SENTINEL)
+        if len(parts) != 2:
+            raise ConfigError(
+                f"the chat template must show each message once, it shows one {len(parts) - 1} times"
+            )
+        return list(parts)
+
+    def _special(self, text: str) -> tuple[int, ...]:
+        return tuple(int(i) for i in self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _with_image(self, ids: tuple[int, ...], image_tokens: int) -> tuple[int, ...]:
+        if ids.count(self.image_token_id) != 1:
+            raise ConfigError("the chat template must write one image token for each picture")
+        place = ids.index(self.image_token_id)
+        return (*ids[:place], *[self.image_token_id] * image_tokens, *ids[place + 1 :])
+
+
+def _question(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
