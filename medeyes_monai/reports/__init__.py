@@ -1,1 +1,15 @@
-"""Pictures and pages of gaze paths."""
+"""Pictures and HTML of a gaze path, and curves of a training run."""
+
+from medeyes_monai.reports.curves import curves_png, read_records
+from medeyes_monai.reports.gaze import draw_crop, draw_overview, gaze_path_figure, png_bytes
+from medeyes_monai.reports.page import write_report
+
+__all__ = [
+    "curves_png",
+    "draw_crop",
+    "draw_overview",
+    "gaze_path_figure",
+    "png_bytes",
+    "read_records",
+    "write_report",
+]

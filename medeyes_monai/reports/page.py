@@ -1,0 +1,166 @@
+"""One HTML page that shows what a run did: figures, curves, and episodes step by step."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from medeyes_monai.io.atomic import write_atomic
+from medeyes_monai.metrics import Table
+from medeyes_monai.reports.gaze import crops_of, draw_crop, draw_overview, png_bytes
+from medeyes_monai.reports.style import CONTENT_POLICY, STYLE
+from medeyes_monai.scenes import Case
+from medeyes_monai.trajectory import Episode
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    directory: str | Path,
+    *,
+    title: str,
+    tables: Mapping[str, Table],
+    episodes: Sequence[tuple[Episode, Case]] = (),
+    curves: bytes | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write ``index.html``: one file without scripts or links, which opens anywhere and prints.
+
+    Every text is escaped, so that what a model or a data set says is shown and never run.
+
+    Args:
+        directory: Folder to write into; made if it is missing.
+        title: Headline.
+        tables: Tables by their caption, see :func:`medeyes_monai.metrics.compare`.
+        episodes: Episodes to show step by step, with their cases; boxes in voxels of the scene.
+        curves: PNG file of the training curves, see :func:`medeyes_monai.reports.curves_png`.
+        notes: Paragraphs under the headline.
+
+    Returns:
+        Path of the page. It appears complete or not at all.
+    """
+    parts = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(note)}</p>" for note in notes)]
+    if tables:
+        parts.append(_section("Results", *(_table(caption, table) for caption, table in tables.items())))
+    if curves is not None:
+        picture = _image(curves, "Training diagnostics by step; one panel for each", "curves")
+        parts.append(_section("Training", picture))
+    if episodes:
+        parts.append(_section("Episodes", _legend(episodes), *(_episode(ep, case) for ep, case in episodes)))
+    page = _PAGE.format(title=escape(title), policy=CONTENT_POLICY, style=STYLE, body="\n".join(parts))
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "index.html", page.encode("utf-8", errors="replace"))
+    return folder / "index.html"
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _section(heading: str, *parts: str) -> str:
+    return "\n".join([f"<section><h2>{escape(heading)}</h2>", *parts, "</section>"])
+
+
+def _table(caption: str, table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in table.header)
+    rows = [
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(text)}</td>" for text in row[1:])
+        + "</tr>"
+        for row in table.rows
+    ]
+    return (
+        f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _legend(episodes: Sequence[tuple[Episode, Case]]) -> str:
+    families = ", ".join(sorted({case.family for _, case in episodes}))
+    return (
+        f"<p>{len(episodes)} episodes; kinds of question: {escape(families)}. Numbered boxes are the looks "
+        "in their order, as they were asked for; a crop may show context around its box. Dashed boxes are "
+        "findings in the data, which the model is not told. Pictures are those that the model got, "
+        "enlarged without smoothing.</p>"
+    )
+
+
+def _episode(episode: Episode, case: Case) -> str:
+    looks = len(episode.trajectory.boxes)
+    overview = _image(
+        png_bytes(draw_overview(episode, case)),
+        f"Overview of {case.scene.key} with {looks} numbered looks",
+        "overview",
+    )
+    return "\n".join(
+        [
+            f"<article><h3>{escape(case.question)}</h3>",
+            f'<p class="meta">{escape(f"{case.key} · {case.family} · {episode.stream} stream")}</p>',
+            _options(case),
+            f'<div class="path"><div>{overview}{_outcome(episode, case)}</div>',
+            f"<ol>{''.join(_steps(episode))}</ol></div></article>",
+        ]
+    )
+
+
+def _options(case: Case) -> str:
+    return f"<p>Options: {escape(' | '.join(case.options))}</p>" if case.options else ""
+
+
+def _steps(episode: Episode) -> list[str]:
+    """One list item for each turn: what was written, and the pixels that it brought."""
+    crops = crops_of(episode)
+    steps = []
+    for number, text in enumerate(episode.turns, start=1):
+        crop = ""
+        if number <= len(crops):
+            crop = _image(
+                png_bytes(draw_crop(crops[number - 1], number)), f"What look {number} showed", "crop"
+            )
+        steps.append(f"<li><pre>{escape(text)}</pre>{crop}</li>")
+    return steps
+
+
+def _outcome(episode: Episode, case: Case) -> str:
+    rows = {"answer": episode.trajectory.answer, "reference": case.answer, "defect": episode.defect}
+    rows |= {f"reward: {name}": f"{value:.2f}" for name, value in episode.reward_parts.items()}
+    if not math.isnan(episode.reward):
+        rows["reward"] = f"{episode.reward:.2f}"
+    items = [
+        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows.items() if text is not None
+    ]
+    return f"{_verdict(episode)}<dl>{''.join(items)}</dl>"
+
+
+def _verdict(episode: Episode) -> str:
+    """Say whether the answer is right, in words and a sign, not by colour alone."""
+    accuracy = episode.reward_parts.get("accuracy")
+    if accuracy is None:
+        return '<p class="verdict">not scored</p>'
+    if accuracy >= 1:
+        return '<p class="verdict right">&#10003; right</p>'
+    return '<p class="verdict wrong">&#10007; wrong</p>'
+
+
+def _image(png: bytes, text: str, kind: str) -> str:
+    data = base64.b64encode(png).decode("ascii")
+    return f'<img class="{kind}" src="data:image/png;base64,{data}" alt="{escape(text)}">'
