@@ -83,6 +83,7 @@ def test_the_switch_drills_from_a_gain_of_delta_on():
 
 
 @given(before=st.floats(0, 1), low=st.floats(0, 1), high=st.floats(0, 1))
+@settings(max_examples=80, deadline=None)
 def test_more_confidence_never_turns_drilling_into_scanning(before, low, high):
     low, high = sorted((low, high))
     assert not (switch(before, low) == "drill" and switch(before, high) == "scan")
@@ -123,6 +124,7 @@ def test_a_region_that_cannot_get_smaller_is_settled_even_if_drilling_pays():
     ndim=st.sampled_from((2, 3)),
     least=st.integers(1, 200),
 )
+@settings(max_examples=80, deadline=None)
 def test_a_closer_look_lies_inside_is_smaller_and_ends(corner, sides, ndim, least):
     start, sides = corner[:ndim], sides[:ndim]
     box = Box(start, tuple(a + n for a, n in zip(start, sides, strict=True)))

@@ -5,15 +5,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medeyes_monai.data.phantom import PhantomReader, PhantomVQA
 from medeyes_monai.errors import ConfigError, ProtocolError
 from medeyes_monai.experts import AnnotationExpert, Candidate, MemoExpert, RandomBoxExpert, Reading, Verdict
 from medeyes_monai.geometry import Box
 from medeyes_monai.navigator import Navigator
-from medeyes_monai.policy import Segment
+from medeyes_monai.policy import HuggingFacePolicy, Segment
+from medeyes_monai.policy.tiny import make_tiny_checkpoint
 from medeyes_monai.protocol import parse_turn, render_answer, render_fixation
+from medeyes_monai.rewards.accuracy import answers_match
 from medeyes_monai.sampler import PathSampler, nucleus, write_episode
 from medeyes_monai.scenes import Case, Finding, ImageScene
 from medeyes_monai.trajectory import Fixation, Trajectory
@@ -62,6 +65,7 @@ masses = st.floats(0.01, 1)
 
 
 @given(positive, masses)
+@settings(max_examples=50, deadline=None)
 def test_the_nucleus_reaches_p0_and_is_the_smallest_set_that_does(confidences, p0):
     kept = nucleus(confidences, p0)
     total = sum(confidences)
@@ -76,11 +80,13 @@ def test_the_nucleus_reaches_p0_and_is_the_smallest_set_that_does(confidences, p
 
 
 @given(positive, masses, st.sampled_from((0.25, 0.5)))
+@settings(max_examples=50, deadline=None)
 def test_the_nucleus_knows_only_proportions(confidences, p0, factor):
     assert nucleus([c * factor for c in confidences], p0) == nucleus(confidences, p0)
 
 
 @given(positive, st.tuples(masses, masses))
+@settings(max_examples=50, deadline=None)
 def test_a_larger_p0_only_adds_regions(confidences, bounds):
     low, high = sorted(bounds)
     fewer, more = nucleus(confidences, low).indices, nucleus(confidences, high).indices
@@ -291,6 +297,7 @@ def test_crops_are_taken_at_the_coordinates_that_were_written():
 
 
 @given(seed=st.integers(0, 500))
+@settings(max_examples=25, deadline=None)
 def test_every_episode_of_the_sampler_reads_back_as_its_path(seed):
     case, policy = make_case(), LetterPolicy()
     expert = AnnotationExpert(RingReader(), jitter=9, false_alarm_rate=1, seed=seed)
@@ -324,3 +331,53 @@ def test_volumes_are_written_with_six_numbers():
     episode = write_episode(path, Case("q", scene, "?", answer="yes"), LetterPolicy())
     assert '"coordinate":[100,200,150,400,600,450]' in episode.turns[0]
     assert shown == [path.boxes[0]]
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("coordinates", ["pixels", "relative"])
+def test_a_real_policy_reads_expert_episodes_as_its_own(tmp_path, family, coordinates):
+    make_tiny_checkpoint(tmp_path, family=family, coordinates=coordinates, corpus=["left right small large"])
+    policy = HuggingFacePolicy(tmp_path)
+    scene = lambda image, **kwargs: ImageScene(image, patch=policy.patch, **kwargs)  # noqa: E731
+    case = PhantomVQA("train", size=1, families=["attribute"], scene=scene)[0]
+    reader = PhantomReader()
+    expert = AnnotationExpert(reader, miss_rate=0, false_alarm_rate=0, drill_error=0)
+    sampler = PathSampler(Navigator(MemoExpert(expert), reader=reader), answers_match)
+    paths = sampler.paths(case)
+    assert len(paths) == 6
+    path = max(paths, key=lambda p: len(p.boxes))
+    episode = write_episode(path, case, policy)
+
+    runs = [
+        list(g)
+        for trained, g in itertools.groupby(range(len(episode)), episode.response_mask.tolist().__getitem__)
+        if trained
+    ]
+    assert len(runs) == len(episode.turns) == len(path.boxes) + 1
+    for run, turn in zip(runs, episode.turns, strict=True):
+        ids = episode.token_ids[run].tolist()
+        assert ids[-1] == policy.end_of_turn
+        assert policy.decode(ids[:-1]) == turn
+        assert parse_turn(turn, policy.frame(case.scene)).defect is None
+    is_image = episode.token_ids == policy.image_token_id
+    assert int(is_image.sum()) == sum(p.shape[0] * p.shape[1] // policy.patch**2 for p in episode.pictures)
+    assert not (is_image & episode.response_mask).any()
+
+    scores = policy.score([episode])
+    assert torch.equal(scores.response_mask[0], episode.response_mask)
+    assert (scores.logprobs[0][episode.response_mask] < 0).all()
+    assert torch.isfinite(scores.logprobs).all()
+    scores.logprobs.sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.parameters())
+
+
+@pytest.mark.parametrize("split", ["train", "ood"])
+def test_most_expert_paths_over_the_embedded_benchmark_are_right_and_look_only_where_it_helps(split):
+    reader = PhantomReader()
+    sampler = PathSampler(Navigator(MemoExpert(AnnotationExpert(reader)), reader=reader), answers_match)
+    looks: dict[str, list[int]] = {}
+    for case in (PhantomVQA(split, size=28)[i] for i in range(28)):
+        looks.setdefault(case.family, []).extend(len(p.boxes) for p in sampler.paths(case))
+    assert sum(map(len, looks.values())) > 0.7 * 28 * 6
+    assert {family for family, n in looks.items() if max(n) == 0} == {"candidates", "heart"}
+    assert all(max(n) <= 4 for n in looks.values())
