@@ -88,7 +88,7 @@ class DicomReader(PydicomReader):
         return dataset
 
     def _get_array_data(self, img: pydicom.Dataset, filename: str) -> npt.NDArray[Any]:
-        """Return (rows, columns[, frames][, channels]), rescaled; pydicom brings YBR colours to RGB itself."""
+        """Return (rows, columns[, frames][, channels]), rescaled; pydicom makes RGB of YBR itself."""
         array: npt.NDArray[Any] = super()._get_array_data(img, filename)
         if _is_palette(img):
             coloured = apply_color_lut(img.pixel_array, img)

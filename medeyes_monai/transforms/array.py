@@ -128,7 +128,8 @@ class FitPixelBudget(Resize):
     Both sides become multiples of ``patch``, their product stays within ``[min_pixels, max_pixels]``, and the
     aspect is kept as well as such a grid allows (:func:`fit_grid`). An image that loses pixels is averaged
     over areas, so that nothing aliases; one that gains pixels is interpolated linearly. As MONAI's
-    ``Resize``, the transform can be lazy and inverted, and the affine follows.
+    ``Resize``, the transform can be lazy and inverted, and the affine follows. Run lazily, MONAI samples
+    linearly in both cases, so a shrunken image is then not averaged.
 
     Args:
         max_pixels: Most pixels of the result.

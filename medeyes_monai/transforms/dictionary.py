@@ -54,7 +54,7 @@ class RegionCropd(MapTransform, InvertibleTransform, LazyTransform):
         self.box_key = box_key
         self.cropper = RegionCrop(context, min_extent, lazy=lazy)
 
-    @LazyTransform.lazy.setter  # type: ignore[misc]
+    @LazyTransform.lazy.setter  # type: ignore[untyped-decorator]
     def lazy(self, value: bool) -> None:
         """Set whether to run lazily."""
         self._lazy = value
@@ -115,7 +115,7 @@ class FitPixelBudgetd(MapTransform, InvertibleTransform, LazyTransform):
         LazyTransform.__init__(self, lazy=lazy)
         self.resizer = FitPixelBudget(max_pixels, min_pixels, patch, fill, lazy=lazy)
 
-    @LazyTransform.lazy.setter  # type: ignore[misc]
+    @LazyTransform.lazy.setter  # type: ignore[untyped-decorator]
     def lazy(self, value: bool) -> None:
         """Set whether to run lazily."""
         self._lazy = value
