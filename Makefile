@@ -1,0 +1,39 @@
+# make train   set up and run the main job: train the embedded policy, write its figures and report
+# make test    set up and run every check
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: train test setup lint clean
+
+train: setup
+	$(BIN)/python -m medeyes_monai train
+
+test: lint
+	$(BIN)/pytest -m "not slow and not gpu and not network"
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "setup 1/3: virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "setup 2/3: torch (the largest download)"
+	@$(PIP) torch==2.13.0
+	@echo "setup 3/3: medeyes-monai and what it needs"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "setup: tools for the checks"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov
