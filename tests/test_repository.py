@@ -9,6 +9,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from medeyes_monai.data.items import read_datalist
+from medeyes_monai.geometry import Box
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -52,6 +55,14 @@ def test_every_file_that_the_readme_names_exists():
     names = {*links, *mentions, *commands} - written_by_a_run
     assert names >= {"docs/gaze_path.png", "LICENSE", "configs/", "medeyes_monai/"}
     assert [name for name in sorted(names) if not (ROOT / name).exists()] == []
+
+
+def test_the_datalist_in_the_readme_can_be_read(tmp_path):
+    (example,) = re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    (tmp_path / "datalist.json").write_text(example)
+    (item,) = read_datalist(tmp_path / "datalist.json")
+    assert (item.question, item.answer, item.family) == ("Is there a nodule?", "yes", "presence")
+    assert item.boxes == (Box((310, 122), (358, 171)),)
 
 
 def test_no_tracked_file_names_a_place_on_one_machine():
