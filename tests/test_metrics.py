@@ -160,6 +160,7 @@ def summarise_a_share(rank, address, results):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_aggregate_to_the_summary_of_all_episodes(tmp_path):
     address = f"file://{tmp_path}/rendezvous"
     torch.multiprocessing.spawn(summarise_a_share, args=(address, str(tmp_path)), nprocs=2)
