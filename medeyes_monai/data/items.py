@@ -61,9 +61,9 @@ def read_datalist(path: str | Path, section: str = "training") -> tuple[Datalist
     """Read and check a datalist.
 
     Args:
-        path: JSON with a list of items under each section's name, as MONAI's ``load_decathlon_datalist`` reads
-            (which itself is not used: it turns an answer into a path wherever a file of that name exists);
-            or JSONL, one item a line, without sections.
+        path: JSON with a list of items under each section's name, in the form of MONAI's
+            ``load_decathlon_datalist`` (which itself is not used: it turns an answer into a path wherever a
+            file of that name exists); or JSONL, one item a line, without sections.
         section: Section of a JSON file. JSONL ignores it.
 
     Returns:
@@ -80,7 +80,7 @@ def read_datalist(path: str | Path, section: str = "training") -> tuple[Datalist
     if not file.is_file():
         raise ConfigError(f"datalist {file} does not exist; give the path of a .json or .jsonl file")
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         rows = _rows_of_lines(text) if file.suffix == ".jsonl" else _rows_of_section(text, section)
         if not rows:
             raise ConfigError("holds no items; give at least one question")
@@ -146,7 +146,7 @@ def split_by_group(
 
 
 def _rows_of_lines(text: str) -> list[Any]:
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
 def _rows_of_section(text: str, section: str) -> list[Any]:
@@ -197,7 +197,7 @@ def _item(row: Any, number: int) -> DatalistItem:
         mask=mask,
         family=str(row.get("family", "all")),
         scoring=_scoring(row.get("scoring"), answer, options),
-        tolerance=_numbers([row.get("tolerance", 0.0)])[0],
+        tolerance=_tolerance(row.get("tolerance", 0.0)),
         group=str(row.get("group", image)),
     )
 
@@ -232,6 +232,13 @@ def _numbers(values: Any) -> list[float]:
     if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
         raise ConfigError(f"wanted numbers, got {values!r}")
     return values
+
+
+def _tolerance(given: Any) -> float:
+    value = float(_numbers([given])[0])
+    if not 0 <= value < math.inf:
+        raise ConfigError(f"tolerance must be 0 or more, got {value}")
+    return value
 
 
 def _scoring(given: Any, answer: str | None, options: tuple[str, ...]) -> Scoring:

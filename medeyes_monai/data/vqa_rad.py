@@ -20,14 +20,14 @@ class VqaRad(ItemVQA):
     """VQA-RAD from a folder with ``train.jsonl`` (and ``test.jsonl``, if it is at hand) beside its images.
 
     **The trap.** The official split is by question, not by image: 202 of the 203 test images also occur in
-    train, so a model can be right about a test image that it has learned by heart. The official test split
-    keeps that flaw, and numbers on it compare with published ones only. Here, ``val`` is cut from the official
-    train split with every image on one side, and ``drop_test_images`` leaves the images of the test split out
-    of ``train`` and ``val``, for a test on images that were never seen.
+    train, so a model can be right about a test image that it has learned by heart. Numbers on the official
+    test split compare with published ones, which share the flaw; they do not tell how a new image fares.
+    Here, ``val`` is cut from the official train split with every image on one side, and ``drop_test_images``
+    leaves the images of the test split out of ``train`` and ``val``, for a test on images never seen.
 
-    A question's family is its ``answer_type``, ``closed`` or ``open``. Closed questions are more than yes and
-    no ("left or right"): 1,025 of 1,793 are closed, 940 have the answer yes or no. Scoring is ``closed`` where
-    the answer is yes or no, else ``exact``.
+    A question's family is its ``answer_type``, ``closed`` or ``open``. Closed questions are more than yes
+    and no ("left or right"): 1,025 of 1,793 are closed, 940 have the answer yes or no. Scoring is ``closed``
+    where the answer is yes or no, else ``exact``.
 
     Args:
         root: The folder.
@@ -81,7 +81,7 @@ def _items(file: Path, drop_test_images: bool) -> tuple[DatalistItem, ...]:
             f"VQA-RAD: {file} does not exist; set root to the folder with {file.name} and images/"
         )
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
         return tuple(
             item_from(_as_item(row), number)
             for number, row in enumerate(rows)
