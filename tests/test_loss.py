@@ -218,6 +218,27 @@ def test_padding_changes_neither_loss_nor_gradient(garbage: float, shaping: Shap
     assert told_padded == pytest.approx(told)
 
 
+@pytest.mark.parametrize("garbage", [90.0, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("shaping", SHAPINGS)
+def test_gradient_in_padding_is_exactly_zero_whatever_stands_there(garbage: float, shaping: Shaping) -> None:
+    logprobs = torch.tensor([[-1.0, garbage], [-1.0, garbage]], requires_grad=True)
+    mask, is_expert = torch.tensor([[True, False]] * 2), torch.tensor([False, True])
+    loss, _ = dual_stream_loss(
+        logprobs,
+        logprobs.detach(),
+        torch.ones(2),
+        mask,
+        is_expert,
+        torch.ones(2),
+        shaping=shaping,
+        reference_logprobs=logprobs.detach(),
+        kl_weight=0.1,
+    )
+    slope = torch.autograd.grad(loss, logprobs)[0]
+    assert (slope[:, 1] == 0).all()
+    assert (slope[:, 0] < 0).all()
+
+
 @pytest.mark.parametrize("stream", ["policy", "expert"])
 @pytest.mark.parametrize("good", [True, False])
 @pytest.mark.parametrize("shaping", ["identity", "shaped"])
