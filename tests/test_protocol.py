@@ -257,10 +257,10 @@ def test_ten_times_the_text_takes_about_ten_times_as_long(prefix: str, piece: st
         text = prefix + piece * (characters // len(piece))
         best = float("inf")
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.process_time()
             parse(text)
             parse_turn(text)
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.process_time() - began)
         return best
 
     # Quadratic time would be 100 times; below a millisecond the clock says little.
@@ -269,6 +269,6 @@ def test_ten_times_the_text_takes_about_ten_times_as_long(prefix: str, piece: st
 
 @pytest.mark.parametrize("text", ["<reasoning>" * 900_000, "<reasoning>" + "</answer>" * 1_100_000])
 def test_ten_megabytes_are_read_within_a_second(text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert parse(text).defect == parse_turn(text).defect == "unclosed_tag"
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1

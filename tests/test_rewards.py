@@ -179,9 +179,9 @@ def test_any_answer_is_either_right_or_wrong(answer: str, scoring: Scoring) -> N
 @pytest.mark.parametrize("piece", ["(", "a ", "yes ", "9", "9.", "mm", "\ufdfa", "\n"])
 def test_a_very_long_answer_is_judged_within_seconds(scoring: Scoring, piece: str) -> None:
     reference = {"exact": "left", "closed": "no", "choice": "air", "numeric": "3 mm"}[scoring]
-    began = time.perf_counter()
+    began = time.process_time()
     assert not answers_match(piece * (200_000 // len(piece)), case(reference, scoring, OPTIONS))
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_accuracy_is_one_for_a_right_and_zero_for_a_wrong_or_missing_answer() -> None:
