@@ -245,27 +245,30 @@ def _family_of(query: str) -> tuple[str, tuple[str, ...]]:
 def _kinds_for(family: str, answer: str, rng: np.random.Generator) -> tuple[list[str], tuple[str, ...]]:
     """Return the kinds of all candidates (the asked ones first) and the words of the question."""
     number = int(rng.integers(2, 5))
-    draw = lambda pool, n: [str(kind) for kind in rng.choice(pool, n)]  # noqa: E731
     asked = answer if family == "compare" else str(rng.choice(KINDS))
     others = [kind for kind in KINDS if kind != asked]
     if family == "attribute":
         return [answer, *[BENIGN] * (number - 1)], ()
     if family == "presence":
-        first = [asked] if answer == "yes" else draw([*others, BENIGN], 1)
-        return [*first, *draw([*others, BENIGN], number - 1)], (asked,)
+        first = [asked] if answer == "yes" else _some([*others, BENIGN], 1, rng)
+        return [*first, *_some([*others, BENIGN], number - 1, rng)], (asked,)
     if family == "laterality":
-        return [asked, *draw([*others, BENIGN], int(rng.choice([1, 3])))], (asked,)
+        return [asked, *_some([*others, BENIGN], int(rng.choice([1, 3])), rng)], (asked,)
     if family == "count":
         matches, number = int(answer), int(rng.integers(3, 5))
-        return [*[asked] * matches, *draw([*others, BENIGN], number - matches)], (asked,)
+        return [*[asked] * matches, *_some([*others, BENIGN], number - matches, rng)], (asked,)
     if family == "compare":
         rival = str(rng.choice(others))
         rest = [kind for kind in (*others, BENIGN) if kind != rival]
         words = (asked, rival) if rng.random() < 0.5 else (rival, asked)
-        return [asked, rival, *draw(rest, number - 2)], words
+        return [asked, rival, *_some(rest, number - 2, rng)], words
     if family == "candidates":
         number = int(answer)
-    return draw([*KINDS, BENIGN], number), ()
+    return _some([*KINDS, BENIGN], number, rng), ()
+
+
+def _some(pool: Sequence[str], number: int, rng: np.random.Generator) -> list[str]:
+    return [str(kind) for kind in rng.choice(pool, number)]
 
 
 def _place(
@@ -279,9 +282,10 @@ def _place(
     """Give each candidate a place in a lung, well apart from the others, and a size."""
     if family == "laterality":  # as many candidates on each side, so that a glance does not tell
         first = 1 if answer == "left" else -1
-        signs = [first, *rng.permutation([-first] * (len(kinds) // 2) + [first] * (len(kinds) // 2 - 1))]
+        half = len(kinds) // 2
+        signs = [first, *rng.permutation([-first] * half + [first] * (half - 1)).tolist()]
     else:
-        signs = list(rng.choice([-1, 1], len(kinds)))
+        signs = rng.choice([-1, 1], len(kinds)).tolist()
     spots: list[Spot] = []
     for number, (kind, sign) in enumerate(zip(kinds, signs, strict=True)):
         size = ("small", "large")[int(rng.random() < 0.5)]

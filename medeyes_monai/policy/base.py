@@ -87,3 +87,9 @@ class Policy(Protocol):
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """Iterate over all parameters, trained or frozen."""
+
+    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """Iterate over all parameters with their names."""
+
+    def train(self, mode: bool = True) -> Policy:
+        """Switch dropout and the like on or off, as ``torch.nn.Module.train``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,19 +96,16 @@ class HuggingFacePolicy(torch.nn.Module):
         self.image_token_id = int(self.core.config.image_token_id)
         self.conversation = Conversation(tokenizer, self.image_token_id)
         self.pad_token_id = int(tokenizer.pad_token_id)
-        self.patch = self._processor.patch_size * self._processor.merge_size
+        self.patch: int = self._processor.patch_size * self._processor.merge_size
         self.vocabulary_size = int(self.core.config.get_text_config().vocab_size)
         forbidden = torch.zeros(self.vocabulary_size, dtype=torch.bool)
         forbidden[[i for i in tokenizer.convert_tokens_to_ids(list(FORBIDDEN)) if i is not None]] = True
         forbidden[len(tokenizer) :] = True
+        self._forbidden: torch.Tensor
         self.register_buffer("_forbidden", forbidden, persistent=False)
         if freeze_vision:
             self.core.model.visual.requires_grad_(False)
-        if lora is not None:
-            from peft import LoraConfig, inject_adapter_in_model
-
-            self.core.requires_grad_(False)
-            inject_adapter_in_model(LoraConfig(**lora), self.core)
+        self.adapted = None if lora is None else _with_adapter(self.core, lora)
         self.to(device)
 
     @property
@@ -152,7 +150,7 @@ class HuggingFacePolicy(torch.nn.Module):
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return tempered logits ``[..., V]`` of hidden states ``[..., D]``, float32, forbidden ones at -inf."""
-        logits = self.core.lm_head(hidden).float() / self.temperature
+        logits: torch.Tensor = self.core.lm_head(hidden).float() / self.temperature
         return logits.masked_fill(self._forbidden, float("-inf"))
 
     def score(self, episodes: Sequence[Episode]) -> TokenScores:
@@ -198,9 +196,13 @@ class HuggingFacePolicy(torch.nn.Module):
         )
 
     def save(self, directory: str | Path) -> None:
-        """Write a checkpoint that this class loads again: safetensors, tokenizer, processor and settings."""
+        """Write a checkpoint that this class loads again: safetensors, tokenizer, processor and settings.
+
+        An adapter is merged into the weights, so what is written needs neither the base nor peft.
+        """
         target = Path(directory)
-        self.core.save_pretrained(target)
+        whole = self.core if self.adapted is None else copy.deepcopy(self.adapted).merge_and_unload()
+        whole.save_pretrained(target)
         self.conversation.tokenizer.save_pretrained(target)
         self._processor.save_pretrained(target)
         settings = {"coordinates": self.coordinates, "instruction": self.instruction}
@@ -213,7 +215,7 @@ class HuggingFacePolicy(torch.nn.Module):
                 f"a picture of {columns}x{rows} pixels does not fit the policy's grid of {self.patch} "
                 f"pixels; set patch: {self.patch} on the scene"
             )
-        return (rows // self.patch) * (columns // self.patch)
+        return int(rows // self.patch) * int(columns // self.patch)
 
 
 def _check_checkpoint(path: str) -> None:
@@ -233,6 +235,13 @@ def _check_checkpoint(path: str) -> None:
         raise ConfigError(
             f"policy {path}: the directory lacks {', '.join(missing)}; copy the whole checkpoint"
         )
+
+
+def _with_adapter(core: Any, lora: Mapping[str, Any]) -> Any:
+    """Put trainable low-rank layers into a model, in place, and freeze everything else."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(core, LoraConfig(**lora))
 
 
 def _load(path: str, dtype: str, attention: str) -> tuple[Any, Any, Any]:

@@ -3,6 +3,7 @@
 from medeyes_monai.reports.curves import curves_png, read_records
 from medeyes_monai.reports.gaze import draw_crop, draw_overview, gaze_path_figure, png_bytes
 from medeyes_monai.reports.page import write_report
+from medeyes_monai.reports.summary import write_summary
 
 __all__ = [
     "curves_png",
@@ -12,4 +13,5 @@ __all__ = [
     "png_bytes",
     "read_records",
     "write_report",
+    "write_summary",
 ]

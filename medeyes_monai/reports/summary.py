@@ -1,0 +1,88 @@
+"""What a run leaves behind: a table, figures, and a page with episodes to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from medeyes_monai.io.atomic import write_atomic
+from medeyes_monai.metrics import Evaluation, Share, compare
+from medeyes_monai.reports.curves import curves_png, read_records
+from medeyes_monai.reports.page import write_report
+from medeyes_monai.scenes import Case
+from medeyes_monai.trajectory import Episode
+
+__all__ = ["Evaluated", "write_summary"]
+
+
+class Evaluated(Protocol):
+    """An evaluator that has run."""
+
+    episodes: list[Episode]
+    cases: list[Case]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Summary of the episodes."""
+
+
+def write_summary(
+    directory: str | Path,
+    *,
+    evaluators: Mapping[str, Evaluated],
+    title: str,
+    log: str | Path | None = None,
+    notes: Sequence[str] = (),
+    baseline: Mapping[str, Share] | None = None,
+    show: str | None = None,
+    episodes: int = 12,
+) -> None:
+    """Print the evaluations side by side and write them into a folder.
+
+    Writes ``table.md``, ``results.json``, ``curves.png`` (where there is a log) and ``report/index.html``.
+
+    Args:
+        directory: The folder; it is made.
+        evaluators: Evaluators that have run, by the name of their column.
+        title: Headline of the page.
+        log: ``metrics.jsonl`` of the training.
+        notes: Paragraphs under the headline.
+        baseline: Shares by family of an answer without an image, such as the majority answer.
+        show: Column whose episodes are drawn; None for the last.
+        episodes: Number of episodes that are drawn: families take turns, in the order of the questions.
+    """
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluations = {name: evaluator.evaluation for name, evaluator in evaluators.items()}
+    table = compare(evaluations, baseline)
+    results = {name: evaluation.to_dict() for name, evaluation in evaluations.items()}
+    write_atomic(folder / "table.md", (table.markdown() + "\n").encode())
+    write_atomic(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    curves = None
+    if log is not None and Path(log).is_file():
+        curves = curves_png(read_records(Path(log)))
+        write_atomic(folder / "curves.png", curves)
+    shown = evaluators[show if show is not None else list(evaluators)[-1]]
+    page = write_report(
+        folder / "report",
+        title=title,
+        tables={"Before and after" if log else "Results": table},
+        curves=curves,
+        notes=notes,
+        episodes=_varied(shown, episodes),
+    )
+    print(f"\n{table.markdown()}\n\nreport: {page}")
+
+
+def _varied(evaluator: Evaluated, number: int) -> list[tuple[Episode, Case]]:
+    """Return some episodes with their cases, the families taking turns."""
+    by_key = {case.key: case for case in evaluator.cases}
+    families: dict[str, list[tuple[Episode, Case]]] = {}
+    for episode in evaluator.episodes:
+        case = by_key[episode.case]
+        families.setdefault(case.family, []).append((episode, case))
+    longest = max((len(some) for some in families.values()), default=0)
+    turns = [some[n] for n in range(longest) for some in families.values() if n < len(some)]
+    return turns[:number]

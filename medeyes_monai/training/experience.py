@@ -1,0 +1,122 @@
+"""Gathers the experience of one step: the policy's own episodes and the expert's, scored and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+from monai.inferers import Inferer
+
+from medeyes_monai.policy import Policy
+from medeyes_monai.sampler import PathSampler, write_episode
+from medeyes_monai.scenes import Case
+from medeyes_monai.trajectory import Episode, Stream
+
+__all__ = ["Experience", "describe_episodes", "gather"]
+
+Reward = Callable[[Episode, Case], Episode]
+"""Fills in an episode's reward."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Experience:
+    """The scored episodes of a step, all questions and both streams (N episodes).
+
+    Args:
+        episodes: The episodes.
+        question: Number of each episode's question. Shape ``[N]``, int64.
+        is_expert: Stream of each. Shape ``[N]``, bool.
+        rewards: Reward of each. Shape ``[N]``, float32.
+    """
+
+    episodes: tuple[Episode, ...]
+    question: torch.Tensor
+    is_expert: torch.Tensor
+    rewards: torch.Tensor
+
+
+def gather(
+    policy: Policy,
+    cases: Sequence[Case],
+    *,
+    inferer: Inferer,
+    reward: Reward,
+    sampler: PathSampler | None,
+    seed: int,
+    step: int,
+    resample: int = 0,
+) -> Experience:
+    """Draw policy episodes for some questions, write the expert's paths beside them, and score both.
+
+    Args:
+        policy: The policy, whose episodes are drawn by address ``(seed, step)``.
+        cases: The questions of the step.
+        inferer: Draws the policy's episodes.
+        reward: Scores an episode.
+        sampler: Draws expert paths; None for the policy's stream alone.
+        seed: Seed of the run.
+        step: Number of the step.
+        resample: How often a question whose policy episodes all have one reward is drawn anew.
+    """
+    drawn = [reward(episode, case) for episode, case in _draw(policy, cases, inferer, (seed, step))]
+    for attempt in range(resample):
+        uniform = [case for case in cases if len({e.reward for e in drawn if e.case == case.key}) < 2]
+        if not uniform:
+            break
+        keys = {case.key for case in uniform}
+        again = _draw(policy, uniform, inferer, (seed, step, "resample", attempt))
+        drawn = [e for e in drawn if e.case not in keys] + [reward(e, case) for e, case in again]
+    if sampler is not None:
+        for case in cases:
+            for draw, path in enumerate(sampler.paths(case, step)):
+                drawn.append(reward(write_episode(path, case, policy, draw), case))
+    number = {case.key: n for n, case in enumerate(cases)}
+    return Experience(
+        episodes=tuple(drawn),
+        question=torch.tensor([number[episode.case] for episode in drawn]),
+        is_expert=torch.tensor([episode.stream == "expert" for episode in drawn]),
+        rewards=torch.tensor([episode.reward for episode in drawn]),
+    )
+
+
+def _draw(
+    policy: Policy, cases: Sequence[Case], inferer: Inferer, address: tuple[int | str, ...]
+) -> list[tuple[Episode, Case]]:
+    by_key = {case.key: case for case in cases}
+    return [(episode, by_key[episode.case]) for episode in inferer(cases, policy, address=address)]
+
+
+def describe_episodes(episodes: Sequence[Episode], cases: Mapping[str, Case]) -> dict[str, float]:
+    """Return what to log about the episodes of a step, for each stream that has some.
+
+    Names are ``policy/…`` and ``expert/…``: ``reward``, ``reward/<part>``, ``looks``, ``tokens_per_episode``
+    and, over episodes that looked at a scene with findings, ``gaze_iou`` (the best overlap of a look with a
+    finding).
+    """
+    numbers: dict[str, float] = {}
+    streams: tuple[Stream, ...] = ("policy", "expert")
+    for stream in streams:
+        some = [episode for episode in episodes if episode.stream == stream]
+        if not some:
+            continue
+        numbers[f"{stream}/episodes"] = float(len(some))
+        numbers[f"{stream}/reward"] = fmean(episode.reward for episode in some)
+        for part in some[0].reward_parts:
+            numbers[f"{stream}/reward/{part}"] = fmean(episode.reward_parts[part] for episode in some)
+        numbers[f"{stream}/looks"] = fmean(len(episode.trajectory.fixations) for episode in some)
+        numbers[f"{stream}/tokens_per_episode"] = fmean(int(episode.response_mask.sum()) for episode in some)
+        overlaps = [
+            iou for episode in some if (iou := _best_overlap(episode, cases[episode.case])) is not None
+        ]
+        if overlaps:
+            numbers[f"{stream}/gaze_iou"] = fmean(overlaps)
+    return numbers
+
+
+def _best_overlap(episode: Episode, case: Case) -> float | None:
+    """Return the best IoU of a look with a subtle finding; None where there is no pair of them."""
+    targets = [finding.box for finding in case.scene.findings if finding.subtle]
+    overlaps = [box.iou(target) for box in episode.trajectory.boxes for target in targets]
+    return max(overlaps, default=None)

@@ -1,0 +1,85 @@
+"""What a user sees of a training while it runs: a progress bar, and a line of numbers for each step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from tqdm import tqdm
+
+from medeyes_monai.io.atomic import write_atomic
+
+__all__ = ["ProgressHandler", "StepLog"]
+
+
+class StepLog:
+    """Writes every number of a trainer's output as one JSON line for each step.
+
+    A run that is resumed drops the lines of steps that it will do again.
+
+    Args:
+        path: The file; its folder is made.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Remember the file."""
+        self.path = Path(path)
+
+    def attach(self, engine: Engine) -> None:
+        """Write after each iteration of an engine whose output is a dictionary."""
+        engine.add_event_handler(Events.STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
+
+    def _begin(self, engine: Engine) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept: list[str] = []
+        if engine.state.iteration and self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            complete = [line for line in lines if line.endswith("}")]  # the last may be cut off
+            kept = [line for line in complete if json.loads(line)["step"] <= engine.state.iteration]
+        write_atomic(self.path, "".join(f"{line}\n" for line in kept).encode())
+
+    def _write(self, engine: Engine) -> None:
+        numbers = {k: v for k, v in engine.state.output.items() if isinstance(v, float)}
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": engine.state.iteration, **numbers}) + "\n")
+
+
+class ProgressHandler:
+    """A progress bar over all iterations of an engine.
+
+    Args:
+        description: Word in front of the bar.
+        show: Numbers of the output to show beside it, by their shown name.
+    """
+
+    def __init__(self, description: str = "train", show: dict[str, str] | None = None) -> None:
+        """Remember what to show."""
+        self.description = description
+        self.show = dict(show or {})
+        self._bar: Any = None
+
+    def attach(self, engine: Engine) -> None:
+        """Follow an engine from its start to its end, or to an exception."""
+        engine.add_event_handler(Events.STARTED, self._open)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+        engine.add_event_handler(Events.COMPLETED, self._close)
+        engine.add_event_handler(Events.TERMINATE, self._close)
+
+    def _open(self, engine: Engine) -> None:
+        total = engine.state.max_epochs * engine.state.epoch_length
+        self._bar = tqdm(total=total, initial=engine.state.iteration, desc=self.description)
+
+    def _advance(self, engine: Engine) -> None:
+        output = engine.state.output
+        self._bar.set_postfix(
+            {name: f"{output[key]:.2f}" for name, key in self.show.items() if key in output}
+        )
+        self._bar.update()
+
+    def _close(self, _: Engine) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,241 @@
+"""The trainer of dual-stream GRPO, a MONAI trainer like any other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from ignite.engine import Engine, Events
+from monai.engines import Trainer
+from monai.inferers import Inferer
+from monai.utils import CommonKeys
+from torch.utils.data import DataLoader, Dataset
+
+from medeyes_monai.errors import CheckpointError, ConfigError
+from medeyes_monai.policy import Policy
+from medeyes_monai.sampler import PathSampler
+from medeyes_monai.scenes import Case
+from medeyes_monai.training.advantages import AdvantageMode, RunningStatistics, advantages
+from medeyes_monai.training.batches import StepBatchSampler
+from medeyes_monai.training.checkpoint import CheckpointFolder, TrainingState
+from medeyes_monai.training.experience import Experience, Reward, describe_episodes, gather
+from medeyes_monai.training.objective import DualStreamObjective, accumulate_gradients
+
+__all__ = ["DualStreamGRPOTrainer"]
+
+
+class DualStreamGRPOTrainer(Trainer):
+    """Trains a policy on its own episodes and on an expert's (method, section 5).
+
+    One iteration is one update: questions, episodes of both streams, rewards, advantages, gradient. After
+    each, ``engine.state.output`` holds ``loss`` and every diagnostic by name, so MONAI's Stats, TensorBoard
+    and MLflow handlers attach as they do to any trainer. Everything random is drawn by address, so a run
+    that was interrupted goes on from its last checkpoint as if it had not been.
+
+    Args:
+        policy: The policy.
+        optimizer: Optimizer of the policy's trained parameters.
+        dataset: Questions with reference answers.
+        inferer: Draws the policy's episodes, G_on of each question.
+        reward: Scores an episode.
+        sampler: Draws the expert's paths, G_off of each question; None trains on the policy's stream alone.
+        max_epochs: Number of epochs.
+        epoch_length: Updates in an epoch.
+        questions: Questions of an update.
+        objective: Choices of the loss.
+        advantage_mode: Against what an episode is measured.
+        positive_experts_only: Set negative advantages of experts to 0.
+        resample: How often a question without variance in the policy's rewards is drawn anew.
+        micro_batch: Largest number of episodes in one pass; does not change the gradient.
+        updates: Gradient steps on each experience.
+        max_gradient_norm: The gradient is scaled down to this norm.
+        warmup: Updates over which the learning rate rises to the optimizer's.
+        seed: Seed of questions and draws.
+        reference: Frozen policy for the KL term; needed if its weight is not 0.
+        checkpoints: Where states are written; None for nowhere.
+        resume: Go on from the newest state there.
+        accelerator: Device placement, precision and gradient scaling of accelerate; None for the policy's
+            device in full precision.
+        handlers: Ignite or MONAI handlers.
+
+    Raises:
+        ConfigError: If an argument does not fit.
+        CheckpointError: If the state to resume from is damaged or belongs to another policy.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        optimizer: torch.optim.Optimizer,
+        dataset: Dataset[Case],
+        inferer: Inferer,
+        reward: Reward,
+        sampler: PathSampler | None = None,
+        *,
+        max_epochs: int = 1,
+        epoch_length: int = 10,
+        questions: int = 16,
+        objective: DualStreamObjective | None = None,
+        advantage_mode: AdvantageMode = "stream",
+        positive_experts_only: bool = False,
+        resample: int = 0,
+        micro_batch: int = 64,
+        updates: int = 1,
+        max_gradient_norm: float = 1.0,
+        warmup: int = 0,
+        seed: int = 0,
+        reference: Policy | None = None,
+        checkpoints: CheckpointFolder | None = None,
+        resume: bool = False,
+        accelerator: Accelerator | None = None,
+        handlers: Sequence[Any] | None = None,
+    ) -> None:
+        """Check the arguments and attach the handlers."""
+        self.objective = objective or DualStreamObjective()
+        if self.objective.kl_weight and reference is None:
+            raise ConfigError("kl_weight is not 0, but there is no reference policy; give one or set it to 0")
+        if min(epoch_length, max_epochs, micro_batch, updates) < 1 or max_gradient_norm <= 0:
+            raise ConfigError(
+                "max_epochs, epoch_length, micro_batch, updates and max_gradient_norm must be above 0"
+            )
+        self.accelerator = accelerator or Accelerator(cpu=_device_of(policy).type == "cpu")
+        if self.accelerator.num_processes > 1:
+            raise ConfigError("the trainer runs in one process; start it without a launcher")
+        self.batches = StepBatchSampler(len(dataset), questions, seed)  # type: ignore[arg-type]  # sized
+        super().__init__(
+            device=_device_of(policy),
+            max_epochs=max_epochs,
+            data_loader=DataLoader(dataset, batch_sampler=self.batches, collate_fn=list),
+            epoch_length=epoch_length,
+            handlers=handlers,
+            decollate=False,
+        )
+        self.policy, self.reference, self.inferer = policy, reference, inferer
+        self.optimizer = self.accelerator.prepare(optimizer)
+        self.reward, self.sampler, self.seed = reward, sampler, seed
+        self.advantage_mode, self.positive_experts_only = advantage_mode, positive_experts_only
+        self.resample, self.micro_batch, self.updates = resample, micro_batch, updates
+        self.max_gradient_norm, self.warmup = max_gradient_norm, warmup
+        self.running = RunningStatistics()
+        self.checkpoints, self.resume = checkpoints, resume
+        self._full_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        if checkpoints is not None:
+            self.add_event_handler(Events.ITERATION_COMPLETED(every=checkpoints.every), self._save)
+            self.add_event_handler(Events.COMPLETED, self._save)
+
+    def run(self) -> None:
+        """Train to the last epoch; with ``resume``, from the newest checkpoint on."""
+        if self.resume and self.checkpoints is not None and (state := self.checkpoints.latest()):
+            self.restore(state)
+            if state.step >= self.state.max_epochs * self.state.epoch_length:
+                self.logger.info(f"nothing left to train: step {state.step} is the last one")
+                return
+        super().run()
+
+    def restore(self, state: TrainingState) -> None:
+        """Go back to a training state.
+
+        Raises:
+            CheckpointError: If its parameters are not those of this policy.
+        """
+        mine = _trained(self.policy)
+        if state.policy.keys() != mine.keys() or any(
+            state.policy[k].shape != v.shape for k, v in mine.items()
+        ):
+            raise CheckpointError(
+                f"the checkpoint of step {state.step} belongs to another policy: its trained parameters "
+                "differ; resume with the policy it was made with, or use another output folder"
+            )
+        with torch.no_grad():
+            for name, parameter in mine.items():
+                parameter.copy_(state.policy[name])
+        self.optimizer.load_state_dict(dict(state.optimizer))
+        self.running = self.running.restored(state.numbers)
+        self.batches.first_step = state.step
+        self.load_state_dict(
+            {
+                "iteration": state.step,
+                "max_epochs": self.state.max_epochs,
+                "epoch_length": self.state.epoch_length,
+            }
+        )
+
+    def _iteration(self, engine: Engine, batchdata: list[Case]) -> dict[str, Any]:
+        """Do one update."""
+        step = engine.state.iteration - 1
+        started = time.perf_counter()
+        self._set_rate(step)
+        self.policy.train(False)
+        experience = gather(
+            self.policy,
+            batchdata,
+            inferer=self.inferer,
+            reward=self.reward,
+            sampler=self.sampler,
+            seed=self.seed,
+            step=step,
+            resample=self.resample,
+        )
+        gathered = time.perf_counter()
+        output = describe_episodes(experience.episodes, {case.key: case for case in batchdata})
+        output |= self._update(experience)
+        output[CommonKeys.LOSS] = output.pop("loss_sum")
+        output["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
+        output["seconds/gather"] = gathered - started
+        output["seconds/update"] = time.perf_counter() - gathered
+        return output
+
+    def _update(self, experience: Experience) -> dict[str, float]:
+        measured = advantages(
+            experience.rewards,
+            experience.question,
+            experience.is_expert,
+            self.advantage_mode,
+            running=self.running,
+            positive_experts_only=self.positive_experts_only,
+        )
+        self.running = measured.running or self.running
+        numbers: dict[str, float] = {}
+        self.policy.train(True)
+        for _ in range(self.updates):
+            self.optimizer.zero_grad()
+            numbers = accumulate_gradients(
+                self.policy,
+                experience,
+                measured.values,
+                self.objective,
+                micro_batch=self.micro_batch,
+                backward=self.accelerator.backward,
+                autocast=self.accelerator.autocast,
+                reference=self.reference,
+            )
+            norm = self.accelerator.clip_grad_norm_(
+                list(_trained(self.policy).values()), self.max_gradient_norm
+            )
+            numbers["gradient_norm"] = float(norm)
+            self.optimizer.step()
+        return numbers | measured.diagnostics
+
+    def _set_rate(self, step: int) -> None:
+        share = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        for group, rate in zip(self.optimizer.param_groups, self._full_rates, strict=True):
+            group["lr"] = rate * share
+
+    def _save(self) -> None:
+        if self.checkpoints is not None:
+            optimizer = self.optimizer.state_dict()
+            numbers = self.running.state_dict()
+            self.checkpoints.save(
+                TrainingState(self.state.iteration, _trained(self.policy), optimizer, numbers)
+            )
+
+
+def _trained(policy: Policy) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
+
+
+def _device_of(policy: Policy) -> torch.device:
+    return next(iter(policy.parameters())).device

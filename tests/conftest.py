@@ -1,0 +1,55 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from medeyes_monai.data.phantom import PhantomVQA
+from medeyes_monai.policy import HuggingFacePolicy
+from medeyes_monai.policy.tiny import make_tiny_checkpoint
+from medeyes_monai.scenes import Case, ImageScene
+
+ROOT = Path(__file__).resolve().parent.parent
+FAMILIES = ("qwen3_vl", "qwen2_5_vl")
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of real data; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("MEDEYES_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no real data: set MEDEYES_DATA to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Random checkpoints of each family, with weights large enough for distinct distributions."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    corpus = ["left large solid", "3 candidates", "Which kind is the lesion?"] * 20
+    for family in FAMILIES:
+        make_tiny_checkpoint(folder / family, family=family, corpus=corpus)
+        policy = HuggingFacePolicy(folder / family)
+        generator = torch.Generator().manual_seed(1)
+        for parameter in policy.parameters():
+            if parameter.dim() > 1:
+                parameter.data.normal_(0, 0.05, generator=generator)
+        policy.save(folder / family)
+    return {family: folder / family for family in FAMILIES}
+
+
+@pytest.fixture(params=FAMILIES)
+def policy(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> HuggingFacePolicy:
+    """A random policy of each family."""
+    return HuggingFacePolicy(checkpoints[request.param])
+
+
+def phantom_cases(policy: HuggingFacePolicy, number: int, **arguments: object) -> list[Case]:
+    """Some questions about phantoms whose pictures fit the policy's grid."""
+
+    def scene(image: torch.Tensor, **more: object) -> ImageScene:
+        budget = {"overview_pixels": (4 * policy.patch) ** 2, "look_pixels": (2 * policy.patch) ** 2}
+        return ImageScene(image, patch=policy.patch, **budget, **more)  # type: ignore[arg-type]
+
+    cases = PhantomVQA("val", size=number, scene=scene, **arguments)  # type: ignore[arg-type]
+    return [cases[i] for i in range(number)]

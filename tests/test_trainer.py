@@ -1,0 +1,235 @@
+import hashlib
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import phantom_cases
+from monai.handlers import StatsHandler, TensorBoardStatsHandler, from_engine
+from torch.utils.data import Dataset
+
+from medeyes_monai.data.phantom import PhantomReader
+from medeyes_monai.errors import CheckpointError, ConfigError
+from medeyes_monai.experts import AnnotationExpert, MemoExpert
+from medeyes_monai.geometry import Box
+from medeyes_monai.inferers import EpisodeInferer
+from medeyes_monai.navigator import Navigator
+from medeyes_monai.policy import HuggingFacePolicy
+from medeyes_monai.rewards import CompositeReward
+from medeyes_monai.rewards.accuracy import answers_match
+from medeyes_monai.sampler import PathSampler, write_episode
+from medeyes_monai.scenes import Case
+from medeyes_monai.training.checkpoint import CheckpointFolder
+from medeyes_monai.training.experience import Experience
+from medeyes_monai.training.handlers import ProgressHandler, StepLog
+from medeyes_monai.training.objective import DualStreamObjective, accumulate_gradients
+from medeyes_monai.training.trainer import DualStreamGRPOTrainer
+from medeyes_monai.trajectory import Episode, Fixation, Stream, Trajectory
+
+
+class CaseList(Dataset[Case]):
+    def __init__(self, cases: list[Case]) -> None:
+        self.cases = cases
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> Case:
+        return self.cases[index]
+
+
+def episodes_of(policy: HuggingFacePolicy, number: int, stream: Stream) -> list[Episode]:
+    """Episodes with looks whose behaviour log-probabilities are the policy's own."""
+    episodes = []
+    for n, case in enumerate(phantom_cases(policy, number)):
+        looks = tuple(Fixation("look", Box((60 * k, 90), (60 * k + 64, 190))) for k in range(n % 3))
+        episodes.append(write_episode(Trajectory(looks, "left", "solid"), case, policy))
+    with torch.no_grad():
+        logprobs = policy.score(episodes).logprobs
+    return [
+        replace(
+            e,
+            stream=stream,
+            behaviour_logprobs=logprobs[n, : len(e)] if stream == "policy" else e.behaviour_logprobs,
+        )
+        for n, e in enumerate(episodes)
+    ]
+
+
+def experience_of(episodes: list[Episode]) -> Experience:
+    return Experience(
+        tuple(episodes),
+        torch.arange(len(episodes)),
+        torch.tensor([e.stream == "expert" for e in episodes]),
+        torch.zeros(len(episodes)),
+    )
+
+
+def gradients(
+    policy: HuggingFacePolicy, episodes: list[Episode], advantages: torch.Tensor, micro_batch: int = 8
+) -> dict[str, float]:
+    policy.zero_grad()
+    return accumulate_gradients(
+        policy,
+        experience_of(episodes),
+        advantages,
+        DualStreamObjective(),
+        micro_batch=micro_batch,
+        backward=torch.Tensor.backward,
+        autocast=nullcontext,
+    )
+
+
+@pytest.mark.parametrize("stream", ["policy", "expert"])
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+def test_gradient_of_each_stream_makes_a_good_episode_likelier_and_a_bad_one_rarer(
+    policy: HuggingFacePolicy, stream: Stream, advantage: float
+) -> None:
+    episodes = episodes_of(policy, 3, stream)
+    numbers = gradients(policy, episodes, torch.full((3,), advantage))
+    assert numbers[f"{stream}/gradient_norm"] > 0
+    with torch.no_grad():
+        before = policy.score(episodes).logprobs.sum()
+        for parameter in policy.parameters():
+            if parameter.grad is not None:
+                parameter -= 1e-3 * parameter.grad / numbers[f"{stream}/gradient_norm"]
+        after = policy.score(episodes).logprobs.sum()
+    assert (after - before) * advantage > 0
+
+
+def test_gradient_of_micro_batches_of_one_equals_that_of_one_batch(policy: HuggingFacePolicy) -> None:
+    episodes = episodes_of(policy, 5, "policy") + episodes_of(policy, 3, "expert")
+    advantages = torch.tensor([1.0, -1.0, 0.5, -0.5, 2.0, 1.0, -1.0, 0.3])
+    found = []
+    for size in (1, 8):
+        numbers = gradients(policy, episodes, advantages, micro_batch=size)
+        found.append([p.grad.clone() for p in policy.parameters() if p.grad is not None])
+        assert -1 <= numbers["gradient_cosine"] <= 1
+    for one, eight in zip(*found, strict=True):
+        torch.testing.assert_close(one, eight, atol=1e-6, rtol=1e-4)
+
+
+def test_gradient_norms_of_the_streams_are_those_of_each_stream_alone(policy: HuggingFacePolicy) -> None:
+    mine, others = episodes_of(policy, 2, "policy"), episodes_of(policy, 3, "expert")
+    both = gradients(policy, mine + others, torch.tensor([1.0, -1.0, 1.0, 1.0, 1.0]))
+    alone = gradients(policy, others, torch.ones(3))
+    assert both["expert/gradient_norm"] == pytest.approx(alone["expert/gradient_norm"], rel=1e-4)
+    assert alone["policy/gradient_norm"] == 0
+
+
+def trainer_of(
+    checkpoint: Path, output: Path, *, epochs: int, resume: bool = False, **arguments: object
+) -> DualStreamGRPOTrainer:
+    """A trainer as a new process would make it."""
+    policy = HuggingFacePolicy(checkpoint)
+    expert = MemoExpert(AnnotationExpert(PhantomReader()))
+    return DualStreamGRPOTrainer(
+        policy,
+        torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], lr=1e-3),
+        CaseList(phantom_cases(policy, 6)),
+        EpisodeInferer(draws=2, max_turn_tokens=6, greedy=False),
+        CompositeReward(),
+        PathSampler(Navigator(expert, reader=PhantomReader()), answers_match, n_paths=2),
+        max_epochs=epochs,
+        epoch_length=3,
+        questions=2,
+        advantage_mode="stream_running",
+        checkpoints=CheckpointFolder(output, every=3),
+        resume=resume,
+        **arguments,  # type: ignore[arg-type]
+    )
+
+
+def weights_sha(trainer: DualStreamGRPOTrainer) -> str:
+    digest = hashlib.sha256()
+    for name, parameter in trainer.policy.named_parameters():
+        digest.update(name.encode() + parameter.detach().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_resume_after_three_of_six_steps_gives_the_same_weights_bit_for_bit(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    whole = trainer_of(checkpoints["qwen3_vl"], tmp_path / "a", epochs=2)
+    untrained = weights_sha(whole)
+    whole.run()
+    first = trainer_of(checkpoints["qwen3_vl"], tmp_path / "b", epochs=1)
+    first.run()
+    second = trainer_of(checkpoints["qwen3_vl"], tmp_path / "b", epochs=2, resume=True)
+    second.run()
+    assert second.state.iteration == whole.state.iteration == 6
+    assert len({untrained, weights_sha(first), weights_sha(whole)}) == 3
+    assert weights_sha(second) == weights_sha(whole)
+
+
+def test_resume_of_a_finished_run_trains_nothing(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=1).run()
+    again = trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=1, resume=True)
+    again.run()
+    assert again.state.output is None
+
+
+def test_resume_refuses_a_damaged_checkpoint(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=1).run()
+    file = tmp_path / "step-000003" / "policy.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="checksum"):
+        trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=2, resume=True).run()
+
+
+def test_resume_refuses_the_checkpoint_of_another_policy(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=1).run()
+    with pytest.raises(CheckpointError, match="another policy"):
+        trainer_of(checkpoints["qwen2_5_vl"], tmp_path, epochs=2, resume=True).run()
+
+
+def test_monai_handlers_attach_and_every_step_leaves_a_line(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    handlers = [
+        StatsHandler(tag_name="loss", output_transform=from_engine(["loss"], first=True)),
+        TensorBoardStatsHandler(str(tmp_path / "events"), output_transform=from_engine(["loss"], first=True)),
+        StepLog(tmp_path / "metrics.jsonl"),
+        ProgressHandler(show={"reward": "policy/reward"}),
+    ]
+    trainer_of(checkpoints["qwen3_vl"], tmp_path / "states", epochs=1, handlers=handlers).run()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    wanted = {
+        "loss", "gradient_norm", "policy/reward", "policy/reward/accuracy", "expert/reward", "policy/looks",
+        "policy/advantage_mean", "policy/zero_variance_share", "expert/advantage_negative_share",
+        "policy/ratio_mean", "policy/ratio_max", "policy/clipped_share", "policy/entropy_mean",
+        "policy/gradient_norm", "expert/gradient_norm", "expert/gaze_iou", "policy/tokens_per_episode",
+    }  # fmt: skip
+    assert wanted <= lines[0].keys()
+    assert list((tmp_path / "events").iterdir())
+
+
+def test_low_rank_adapters_train_and_are_merged_when_saved(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    lora = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
+    policy = HuggingFacePolicy(checkpoints["qwen3_vl"], lora=lora)
+    trained = [name for name, p in policy.named_parameters() if p.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
+    episodes = episodes_of(policy, 3, "expert")
+    gradients(policy, episodes, torch.ones(3))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.1 * parameter.grad.sign()
+        policy.save(tmp_path)
+        scores = [p.score(episodes).logprobs for p in (policy, HuggingFacePolicy(tmp_path))]
+    torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=0)
+
+
+def test_a_kl_weight_without_a_reference_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="reference"):
+        trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=1, objective=DualStreamObjective(kl_weight=0.1))
