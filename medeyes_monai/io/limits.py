@@ -78,7 +78,7 @@ def read_exactly(stream: IO[bytes], wanted: int) -> bytes:
             raise RefusedError(f"is truncated: declares {wanted:,} bytes, holds {len(data):,}")
         data += chunk
     if len(stream.read(SLACK_BYTES + 1)) > SLACK_BYTES:
-        raise RefusedError(f"holds far more than the {wanted:,} bytes that it declares")
+        raise RefusedError("holds far more bytes than its header declares")
     return bytes(data)
 
 

@@ -8,10 +8,10 @@ from typing import IO, Any
 
 import nibabel
 from monai.data import NibabelReader
-from monai.data.utils import correct_nifti_header_if_necessary
 
 from medeyes_monai.io.limits import (
     GZIP_MAGIC,
+    SLACK_BYTES,
     RefusedError,
     check_size,
     nifti_header_of,
@@ -26,6 +26,9 @@ KINDS = {348: nibabel.Nifti1Image, 540: nibabel.Nifti2Image}
 
 class NiftiReader(NibabelReader):
     """Read a single-file NIfTI-1 or NIfTI-2, compressed or not, never more bytes than its header declares.
+
+    The affine is nibabel's. MONAI's own reader puts a guess in the place of an affine that is singular, not
+    finite, or at odds with the voxel sizes; here such a file is refused, or read as its affine says.
 
     Args:
         max_voxels: Most values, channels included.
@@ -50,7 +53,8 @@ class NiftiReader(NibabelReader):
             if header.get_data_dtype().kind not in "iuf":
                 raise RefusedError("does not hold plain numbers, one per voxel")
             size = check_size(header.get_data_shape(), header.get_data_dtype().itemsize, self.max_voxels)
-            end = header.get_data_offset() + size
-            check_size((max(end - size, 1),), 1, self.max_voxels)
-            body = start + read_exactly(stream, max(end - len(start), 0))
-        return correct_nifti_header_if_necessary(kind.from_bytes(body))
+            offset = int(header.get_data_offset())
+            if not 0 <= offset <= SLACK_BYTES:
+                raise RefusedError(f"declares that its voxels start at byte {offset:,}")
+            body = start + read_exactly(stream, max(offset + size - len(start), 0))
+        return kind.from_bytes(body)
