@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 import time
 
 import pytest
@@ -180,6 +182,14 @@ def test_a_turn_is_read_up_to_its_first_defect(text: str, expected: Turn) -> Non
 def test_an_action_that_names_no_region_is_a_defect(inner: str) -> None:
     assert parse_turn(acting(inner)) == Turn("r", defect="bad_action")
     assert parse(acting(inner) + FEEDBACK + END) == Parsed(Trajectory((), "r"), "bad_action")
+
+
+def test_deep_json_is_a_defect_even_where_little_stack_is_left() -> None:
+    def called_from(depth: int) -> Turn:
+        return called_from(depth - 1) if depth else parse_turn(acting("[" * MAX_ACTION_CHARACTERS))
+
+    left = sys.getrecursionlimit() - len(inspect.stack(0))
+    assert called_from(left - 100) == Turn("r", defect="bad_action")
 
 
 def test_fractions_are_rounded_to_voxels() -> None:
