@@ -1,0 +1,138 @@
+"""The command line: ``python -m medeyes_monai train``, ``evaluate`` or ``infer`` runs a bundle's workflow."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from medeyes_monai import __version__
+from medeyes_monai.errors import ConfigError, MedEyesError
+
+__all__ = ["main"]
+
+EXIT_ERROR = 2
+EXIT_STOPPED = 130
+
+
+class _Verb(NamedTuple):
+    file: str
+    run_id: str
+    kind: str
+    help: str
+
+
+VERBS = {
+    "train": _Verb("train.yaml", "training", "train", "train a policy, and compare it before and after"),
+    "evaluate": _Verb("evaluate.yaml", "evaluating", "eval", "evaluate a policy on held-out questions"),
+    "infer": _Verb("inference.yaml", "inference", "infer", "ask a policy about your images"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a workflow; return 0, or 2 after one line on stderr that says what is wrong.
+
+    Args:
+        arguments: Words of the command line; None for those of this process.
+    """
+    asked = _parser().parse_args(arguments)
+    try:
+        _run(asked)
+    except KeyboardInterrupt:
+        print("stopped; a training goes on with --resume", file=sys.stderr)
+        return EXIT_STOPPED
+    except Exception as error:
+        reason = _reason(error)
+        if reason is None or asked.debug:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        return EXIT_ERROR
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m medeyes_monai", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for name, verb in VERBS.items():
+        own = verbs.add_parser(name, help=verb.help, description=f"{verb.help}: runs {verb.file} of a bundle")
+        own.add_argument("--bundle", type=Path, default=Path("bundle"), help="folder of the bundle")
+        own.add_argument(
+            "--config",
+            action="append",
+            default=[],
+            help="file that is laid over the bundle's; may be repeated",
+        )
+        own.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="override an id; may be repeated"
+        )
+        own.add_argument("--debug", action="store_true", help="show where an error comes from")
+        if name == "train":
+            own.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+        if name == "infer":
+            own.add_argument("--image", help="an image, a folder of images, or a datalist")
+            own.add_argument("--question", help="what is asked about each image")
+    return parser
+
+
+def _settings(asked: argparse.Namespace) -> dict[str, Any]:
+    from medeyes_monai.io.configs import read_setting
+
+    settings = dict(read_setting(text) for text in asked.set)
+    short = {"resume": "resume", "image": "image_path", "question": "question"}
+    given = {name: getattr(asked, option, None) for option, name in short.items()}
+    return settings | {name: value for name, value in given.items() if value}
+
+
+def _run(asked: argparse.Namespace) -> None:
+    verb, configs = VERBS[asked.verb], asked.bundle / "configs"
+    if not (configs / verb.file).is_file():
+        raise ConfigError(
+            f"{configs / verb.file} does not exist; run this in the folder that holds the bundle, "
+            "or give its place with --bundle"
+        )
+    from monai.bundle import ConfigWorkflow
+
+    from medeyes_monai.io.configs import check_config
+
+    settings = _settings(asked)
+    check_config(configs / verb.file, asked.config, **settings)
+    _quieten()
+    workflow = ConfigWorkflow(
+        config_file=[str(configs / verb.file), *asked.config],
+        meta_file=str(configs / "metadata.json"),
+        logging_file=str(configs / "logging.conf"),
+        run_id=verb.run_id,
+        workflow_type=verb.kind,
+        **({"bundle_root": str(asked.bundle)} | settings),
+    )
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+
+
+def _reason(error: BaseException) -> MedEyesError | None:
+    """Return the error of this package that an error is, or was raised from."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, MedEyesError):
+        found = found.__cause__ or found.__context__
+    return found
+
+
+def _quieten() -> None:
+    """Leave out MONAI's notes on merged files, and tracebacks of errors that :func:`main` reports itself."""
+    from monai.apps.utils import get_logger
+
+    get_logger("monai.bundle.workflows").setLevel(logging.ERROR)
+    get_logger("monai.handlers.StatsHandler").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and record.exc_info[1] and _reason(record.exc_info[1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
