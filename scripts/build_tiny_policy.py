@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import argparse
 import copy
-import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from medeyes_monai.data.phantom import ANSWERS, KINDS, LOOK_FAMILIES, PhantomReader, PhantomVQA
+from medeyes_monai.data.phantom import ANSWERS, BENIGN, KINDS, LOOK_FAMILIES, SIDE, PhantomReader, PhantomVQA
 from medeyes_monai.experts import Candidate
 from medeyes_monai.geometry import Box
 from medeyes_monai.policy import HuggingFacePolicy
@@ -26,7 +27,7 @@ from medeyes_monai.policy.tiny import make_tiny_checkpoint
 from medeyes_monai.sampler import write_episode
 from medeyes_monai.scenes import Case, Finding
 from medeyes_monai.seeding import numpy_generator
-from medeyes_monai.trajectory import Episode, Fixation, Trajectory
+from medeyes_monai.trajectory import Episode, Fixation, Picture, Trajectory
 
 LOOK_EXTENT = 64
 """Side of the region around a candidate. Unit: voxels."""
@@ -37,6 +38,7 @@ LEFT_TO_RIGHT = 0.85
 STOP_AFTER = (0.35, 0.25, 0.2, 0.2)
 """How often a scan stops after 1, 2, 3 and 4 looks."""
 PATHS_PER_IMAGE = 3
+LOOKALIKE_KINDS = (*KINDS, BENIGN)
 
 
 def random_stop_path(case: Case, draw: int, seed: int) -> Trajectory:
@@ -74,8 +76,16 @@ def jittered(finding: Finding, shape: tuple[int, ...], rng: np.random.Generator)
     return moved.expand(shape)
 
 
-class WarmEpisodes(Dataset[list[Episode]]):
-    """Supervised episodes, some for each phantom."""
+@dataclass(frozen=True)
+class Lesson:
+    """Supervised episodes about one phantom, and what is in it."""
+
+    episodes: list[Episode]
+    findings: list[Finding]
+
+
+class Lessons(Dataset[Lesson]):
+    """A lesson for each phantom."""
 
     def __init__(self, policy: HuggingFacePolicy, images: int, seed: int) -> None:
         """Remember who writes the episodes."""
@@ -83,16 +93,65 @@ class WarmEpisodes(Dataset[list[Episode]]):
         self.cases = PhantomVQA("train", size=images, seed=seed)
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Number of phantoms."""
         return len(self.cases)
 
-    def __getitem__(self, index: int) -> list[Episode]:
-        """Write the episodes of one image."""
+    def __getitem__(self, index: int) -> Lesson:
+        """Write the episodes of one phantom."""
         case = self.cases[index]
-        return [
-            write_episode(random_stop_path(case, draw, self.seed), case, self.policy, draw)
-            for draw in range(PATHS_PER_IMAGE)
-        ]
+        paths = [random_stop_path(case, draw, self.seed) for draw in range(PATHS_PER_IMAGE)]
+        episodes = [write_episode(path, case, self.policy, draw) for draw, path in enumerate(paths)]
+        return Lesson(episodes, [finding for finding in case.scene.findings if finding.subtle])
+
+
+class Perception(torch.nn.Module):
+    """Linear readings of the vision tower, used only to teach it what is where.
+
+    A look is read for kind and size of the candidate in it; each patch of an overview for whether it holds a
+    candidate's centre, and where in the patch.
+    """
+
+    def __init__(self, policy: HuggingFacePolicy) -> None:
+        """Make the readings."""
+        super().__init__()
+        width = policy.core.config.get_text_config().hidden_size
+        self.policy = policy
+        self.kind = torch.nn.Linear(width, len(LOOKALIKE_KINDS))
+        self.size = torch.nn.Linear(width, 2)
+        self.place = torch.nn.Linear(width, 4 * 3)
+
+    def features(self, pictures: list[Picture]) -> torch.Tensor:
+        """Return the tower's tokens, ``[B, tokens, width]``, for pictures of one size."""
+        pixels, grids = self.policy.patches(pictures)
+        tokens = self.policy.core.model.visual(pixels, grid_thw=grids).pooler_output
+        return torch.cat(list(tokens)).reshape(len(pictures), -1, self.kind.in_features)
+
+    def look_loss(self, pictures: list[Picture], labels: list[str]) -> torch.Tensor:
+        """Cross-entropy of kind and size, from labels such as ``"left large solid"``."""
+        tokens = self.features(pictures).mean(1)
+        kinds = torch.tensor([LOOKALIKE_KINDS.index(label.split()[2]) for label in labels])
+        sizes = torch.tensor([("small", "large").index(label.split()[1]) for label in labels])
+        entropy = torch.nn.functional.cross_entropy
+        return entropy(self.kind(tokens), kinds) + entropy(self.size(tokens), sizes)
+
+    def overview_loss(self, pictures: list[Picture], findings: list[list[Finding]]) -> torch.Tensor:
+        """Loss of finding the candidates' centres, on the grid of patches."""
+        side = pictures[0].shape[0] // (self.policy.patch // 2)
+        target = torch.zeros(len(pictures), side, side, 3)
+        for n, some in enumerate(findings):
+            for finding in some:
+                x, y = (v / SIDE * side for v in finding.box.centre)
+                target[n, int(y), int(x)] = torch.tensor([1.0, x % 1 - 0.5, y % 1 - 0.5])
+        # tokens hold two by two patches
+        merged = target.reshape(-1, side // 2, 2, side // 2, 2, 3).permute(0, 1, 3, 2, 4, 5)
+        target = merged.reshape(len(pictures), -1, 4, 3)
+        read = self.place(self.features(pictures)).reshape(target.shape)
+        there = target[..., 0]
+        presence = torch.nn.functional.binary_cross_entropy_with_logits(
+            read[..., 0], there, pos_weight=torch.tensor(5.0)
+        )
+        offset = ((read[..., 1:] - target[..., 1:]).square().sum(-1) * there).sum() / there.sum()
+        return 4 * (presence + offset)
 
 
 def corpus() -> list[str]:
@@ -110,28 +169,75 @@ def corpus() -> list[str]:
     return lines
 
 
-def train(policy: HuggingFacePolicy, episodes: list[Episode], args: argparse.Namespace) -> None:
-    """Fit the policy to the episodes."""
-    optimizer = torch.optim.AdamW(
-        policy.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
-    )
-    rng, start = np.random.default_rng(args.seed), time.time()
-    progress = tqdm(range(args.steps), desc="warm start")
+def schedule(step: int, steps: int) -> float:
+    """Return the share of the learning rate: a short rise, a plateau, then a linear fall from half way."""
+    return min(1.0, (step + 1) / 100) * max(0.03, min(1.0, 2 * (1 - step / steps)))
+
+
+def fit(
+    parameters: list[dict[str, object]], loss_of: Callable[[], torch.Tensor], steps: int, name: str
+) -> None:
+    """Minimise a loss that draws its own batches."""
+    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01)
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps))
+    smooth = 0.0
+    progress = tqdm(range(steps), desc=name)
     for step in progress:
-        decay = 1 - max(0.0, step - args.steps / 2) / (args.steps / 2)
-        for group in optimizer.param_groups:
-            group["lr"] = args.learning_rate * min(1.0, (step + 1) / 100) * max(0.03, decay)
-        batch = [episodes[i] for i in rng.integers(0, len(episodes), args.batch)]
-        scores = policy.score(batch)
-        loss = -scores.logprobs.sum() / scores.response_mask.sum()
+        loss = loss_of()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if step % 20 == 0:
-            progress.set_postfix(loss=f"{loss.item():.3f}", minutes=f"{(time.time() - start) / 60:.1f}")
-        if step % 500 == 499:
-            policy.save(args.output)
+        scheduler.step()
+        smooth += (loss.item() - smooth) / min(step + 1, 50)
+        progress.set_postfix(loss=f"{smooth:.3f}")
+
+
+def teach_perception(policy: HuggingFacePolicy, lessons: list[Lesson], steps: int, seed: int) -> None:
+    """Teach the vision tower what is in a look and where the candidates are in an overview."""
+    perception, rng = Perception(policy), np.random.default_rng(seed)
+    looks = [
+        (picture, label)
+        for lesson in lessons
+        for episode in lesson.episodes
+        for picture, label in zip(
+            episode.pictures[1:],
+            [look.reasoning for look in episode.trajectory.fixations[1:]] + [episode.trajectory.reasoning],
+            strict=False,
+        )
+    ]
+
+    def loss() -> torch.Tensor:
+        some = [looks[i] for i in rng.integers(0, len(looks), 128)]
+        others = [lessons[i] for i in rng.integers(0, len(lessons), 32)]
+        return perception.look_loss(*map(list, zip(*some, strict=True))) + perception.overview_loss(
+            [lesson.episodes[0].pictures[0] for lesson in others], [lesson.findings for lesson in others]
+        )
+
+    readings = [p for name, p in perception.named_parameters() if not name.startswith("policy.")]
+    fit(
+        [{"params": [*policy.core.model.visual.parameters(), *readings], "lr": 1e-3}],
+        loss,
+        steps,
+        "perception",
+    )
+
+
+def teach_protocol(
+    policy: HuggingFacePolicy, lessons: list[Lesson], steps: int, batch: int, seed: int
+) -> None:
+    """Teach the whole model to write the episodes."""
+    episodes, rng = [e for lesson in lessons for e in lesson.episodes], np.random.default_rng(seed + 1)
+
+    def loss() -> torch.Tensor:
+        scores = policy.score([episodes[i] for i in rng.integers(0, len(episodes), batch)])
+        return -scores.logprobs.sum() / scores.response_mask.sum()
+
+    tower = list(policy.core.model.visual.parameters())
+    known = {id(p) for p in tower}
+    rest = [p for p in policy.parameters() if id(p) not in known]
+    fit([{"params": rest, "lr": 1e-3}, {"params": tower, "lr": 2e-4}], loss, steps, "protocol")
 
 
 def main() -> None:
@@ -140,18 +246,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, required=True, help="directory of the checkpoint")
-    parser.add_argument("--images", type=int, default=6000, help="number of phantoms")
-    parser.add_argument("--steps", type=int, default=4000, help="number of supervised steps")
-    parser.add_argument("--batch", type=int, default=32, help="episodes in a step")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--images", type=int, default=3000, help="number of phantoms")
+    parser.add_argument("--perception-steps", type=int, default=700)
+    parser.add_argument("--protocol-steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=32, help="episodes in a protocol step")
     parser.add_argument("--seed", type=int, default=1000, help="seed of weights, phantoms and paths")
     args = parser.parse_args()
     make_tiny_checkpoint(args.output, corpus=corpus(), seed=args.seed)
     policy = HuggingFacePolicy(args.output, freeze_vision=False)
-    loader = DataLoader(WarmEpisodes(policy, args.images, args.seed), batch_size=None, num_workers=2)
+    loader = DataLoader(Lessons(policy, args.images, args.seed), batch_size=None, num_workers=2)
     # copied, because what a worker sends holds a file descriptor for each tensor
-    episodes = [episode for some in tqdm(loader, desc="phantoms") for episode in copy.deepcopy(some)]
-    train(policy, episodes, args)
+    lessons = [copy.deepcopy(lesson) for lesson in tqdm(loader, desc="phantoms")]
+    teach_perception(policy, lessons, args.perception_steps, args.seed)
+    policy.save(args.output)
+    teach_protocol(policy, lessons, args.protocol_steps, args.batch, args.seed)
     policy.save(args.output)
 
 

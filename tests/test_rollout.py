@@ -29,9 +29,8 @@ def cached_logprobs(policy: HuggingFacePolicy, episodes: list[Episode]) -> list[
     scored = [torch.zeros(len(episode)) for episode in episodes]
     place = [int(episode.response_mask.float().argmax()) for episode in episodes]
     shown = [1] * len(episodes)
-    decoder = policy.start(
-        [Segment(tuple(e.token_ids[:p].tolist()), e.pictures[:1]) for e, p in zip(episodes, place, strict=True)]
-    )
+    starts = zip(episodes, place, strict=True)
+    decoder = policy.start([Segment(tuple(e.token_ids[:p].tolist()), e.pictures[:1]) for e, p in starts])
     rows = list(range(len(episodes)))
     while rows:
         segments = []

@@ -193,8 +193,8 @@ def test_monai_handlers_attach_and_every_step_leaves_a_line(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     handlers = [
-        StatsHandler(tag_name="loss", output_transform=from_engine(["loss"], first=True)),
-        TensorBoardStatsHandler(str(tmp_path / "events"), output_transform=from_engine(["loss"], first=True)),
+        StatsHandler(tag_name="loss", output_transform=from_engine("loss", first=True)),
+        TensorBoardStatsHandler(str(tmp_path / "events"), output_transform=from_engine("loss", first=True)),
         StepLog(tmp_path / "metrics.jsonl"),
         ProgressHandler(show={"reward": "policy/reward"}),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pydoc import ErrorDuringImport, locate
@@ -81,8 +82,10 @@ def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ConfigError(f"configuration {file} does not exist; give the path of a .yaml or .json file")
     try:
-        content = ConfigParser.load_config_file(file)
-    except (yaml.YAMLError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # MONAI warns of a key that is given twice
+            content = ConfigParser.load_config_file(file)
+    except (yaml.YAMLError, ValueError, UserWarning) as error:
         raise ConfigError(f"configuration {file.name} cannot be read: {_first_line(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"configuration {file.name} must map ids to values, got {type(content).__name__}")

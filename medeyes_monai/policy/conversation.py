@@ -38,7 +38,7 @@ class Conversation:
         self.end_of_turn: int = tokenizer.eos_token_id
 
     def prompt(self, content: str, image_tokens: int) -> tuple[int, ...]:
-        """Return the ids of the first user message (a picture, then ``content``) and the invitation to speak."""
+        """Return the ids of the first message (a picture, then ``content``) and the invitation to speak."""
         before, after = self._prompt_parts
         return (*self._with_image(before, image_tokens), *self.plain(content), *after)
 

@@ -149,7 +149,7 @@ class HuggingFacePolicy(torch.nn.Module):
         return CachedDecoder(self, segments)
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return tempered logits ``[..., V]`` of hidden states ``[..., D]``, float32, forbidden ones at -inf."""
+        """Return tempered float32 logits ``[..., V]`` of hidden states ``[..., D]``, forbidden ones -inf."""
         logits: torch.Tensor = self.core.lm_head(hidden).float() / self.temperature
         return logits.masked_fill(self._forbidden, float("-inf"))
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from ignite.engine import Engine
 from monai.engines import Evaluator
 from monai.inferers import Inferer
@@ -26,7 +25,7 @@ class EpisodeEvaluator(Evaluator):
     """Asks a policy every question of a data set and scores what it does.
 
     After a run, :attr:`episodes` and :attr:`cases` hold everything that was done, and :attr:`evaluation` its
-    summary. ``engine.state.output`` is a dictionary of MONAI's ``CommonKeys``.
+    summary. ``engine.state.output`` holds answer (``CommonKeys.PRED``) and accuracy of each episode.
 
     Args:
         policy: The policy.
@@ -77,7 +76,7 @@ class EpisodeEvaluator(Evaluator):
         self.episodes, self.cases = [], []
         super().run(global_epoch)
 
-    def _iteration(self, engine: Engine, batchdata: list[Case]) -> dict[str, Any]:
+    def _iteration(self, engine: Engine, batchdata: list[Case]) -> list[dict[str, Any]]:
         self.policy.train(False)
         shown = batchdata
         if self.blank_looks:
@@ -88,8 +87,10 @@ class EpisodeEvaluator(Evaluator):
             episodes = [self.reward(episode, by_key[episode.case]) for episode in episodes]
         self.episodes += episodes
         self.cases += batchdata
-        right = [episode.reward_parts.get("accuracy", float("nan")) for episode in episodes]
-        return {
-            CommonKeys.PRED: [episode.trajectory.answer for episode in episodes],
-            "accuracy": torch.tensor(right),
-        }
+        return [
+            {
+                CommonKeys.PRED: episode.trajectory.answer,
+                "accuracy": episode.reward_parts.get("accuracy", float("nan")),
+            }
+            for episode in episodes
+        ]

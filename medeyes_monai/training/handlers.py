@@ -28,7 +28,7 @@ class StepLog:
         self.path = Path(path)
 
     def attach(self, engine: Engine) -> None:
-        """Write after each iteration of an engine whose output is a dictionary."""
+        """Write after each iteration of an engine whose output is one dictionary in a list."""
         engine.add_event_handler(Events.STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
 
@@ -42,7 +42,7 @@ class StepLog:
         write_atomic(self.path, "".join(f"{line}\n" for line in kept).encode())
 
     def _write(self, engine: Engine) -> None:
-        numbers = {k: v for k, v in engine.state.output.items() if isinstance(v, float)}
+        numbers = {k: v for k, v in engine.state.output[0].items() if isinstance(v, float)}
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": engine.state.iteration, **numbers}) + "\n")
 
@@ -73,7 +73,7 @@ class ProgressHandler:
         self._bar = tqdm(total=total, initial=engine.state.iteration, desc=self.description)
 
     def _advance(self, engine: Engine) -> None:
-        output = engine.state.output
+        output = engine.state.output[0]
         self._bar.set_postfix(
             {name: f"{output[key]:.2f}" for name, key in self.show.items() if key in output}
         )

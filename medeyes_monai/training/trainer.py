@@ -31,9 +31,10 @@ class DualStreamGRPOTrainer(Trainer):
     """Trains a policy on its own episodes and on an expert's (method, section 5).
 
     One iteration is one update: questions, episodes of both streams, rewards, advantages, gradient. After
-    each, ``engine.state.output`` holds ``loss`` and every diagnostic by name, so MONAI's Stats, TensorBoard
-    and MLflow handlers attach as they do to any trainer. Everything random is drawn by address, so a run
-    that was interrupted goes on from its last checkpoint as if it had not been.
+    each, ``engine.state.output`` is one dictionary in a list, with ``loss`` and every diagnostic by name, so
+    MONAI's Stats, TensorBoard and MLflow handlers attach through ``from_engine`` as they do to any trainer.
+    Everything random is drawn by address, so a run that was interrupted goes on from its last checkpoint as
+    if it had not been.
 
     Args:
         policy: The policy.
@@ -163,7 +164,7 @@ class DualStreamGRPOTrainer(Trainer):
             }
         )
 
-    def _iteration(self, engine: Engine, batchdata: list[Case]) -> dict[str, Any]:
+    def _iteration(self, engine: Engine, batchdata: list[Case]) -> list[dict[str, Any]]:
         """Do one update."""
         step = engine.state.iteration - 1
         started = time.perf_counter()
@@ -186,7 +187,7 @@ class DualStreamGRPOTrainer(Trainer):
         output["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
         output["seconds/gather"] = gathered - started
         output["seconds/update"] = time.perf_counter() - gathered
-        return output
+        return [output]
 
     def _update(self, experience: Experience) -> dict[str, float]:
         measured = advantages(
