@@ -123,11 +123,12 @@ def _reason(error: BaseException) -> MedEyesError | None:
 
 
 def _quieten() -> None:
-    """Leave out MONAI's notes on merged files, and tracebacks of errors that :func:`main` reports itself."""
+    """Leave out MONAI's notes on merged files, and what engines say of errors that :func:`main` reports."""
     from monai.apps.utils import get_logger
 
     get_logger("monai.bundle.workflows").setLevel(logging.ERROR)
     get_logger("monai.handlers.StatsHandler").addFilter(_is_news)
+    logging.getLogger("ignite.engine.engine").setLevel(logging.CRITICAL)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
