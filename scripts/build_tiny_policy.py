@@ -19,7 +19,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from medeyes_monai.data.phantom import ANSWERS, BENIGN, KINDS, LOOK_FAMILIES, SIDE, PhantomReader, PhantomVQA
+from medeyes_monai.data.phantom import ANSWERS, LOOK_FAMILIES, PhantomReader, PhantomVQA
+from medeyes_monai.data.phantom_image import BENIGN, KINDS, SIDE
 from medeyes_monai.experts import Candidate
 from medeyes_monai.geometry import Box
 from medeyes_monai.policy import HuggingFacePolicy
@@ -35,7 +36,7 @@ JITTER = 6.0
 """Standard deviation of a look's place. Unit: voxels."""
 LEFT_TO_RIGHT = 0.85
 """Share of the scans that go from left to right; the others go in any order."""
-STOP_AFTER = (0.35, 0.25, 0.2, 0.2)
+STOP_AFTER = (0.6, 0.16, 0.12, 0.12)
 """How often a scan stops after 1, 2, 3 and 4 looks."""
 PATHS_PER_IMAGE = 3
 LOOKALIKE_KINDS = (*KINDS, BENIGN)

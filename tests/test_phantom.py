@@ -5,13 +5,12 @@ import pytest
 
 from medeyes_monai.data.phantom import (
     ANSWERS,
-    BENIGN,
     FAMILIES,
-    KINDS,
     LOOK_FAMILIES,
     PhantomReader,
     PhantomVQA,
 )
+from medeyes_monai.data.phantom_image import BENIGN, KINDS
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts import Candidate
 from medeyes_monai.scenes import Case

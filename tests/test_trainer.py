@@ -192,9 +192,10 @@ def test_resume_refuses_the_checkpoint_of_another_policy(
 def test_monai_handlers_attach_and_every_step_leaves_a_line(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
+    loss = from_engine("loss", first=True)
     handlers = [
-        StatsHandler(tag_name="loss", output_transform=from_engine("loss", first=True)),
-        TensorBoardStatsHandler(str(tmp_path / "events"), output_transform=from_engine("loss", first=True)),
+        StatsHandler(tag_name="loss", output_transform=loss),
+        TensorBoardStatsHandler(log_dir=str(tmp_path / "events"), output_transform=loss),
         StepLog(tmp_path / "metrics.jsonl"),
         ProgressHandler(show={"reward": "policy/reward"}),
     ]

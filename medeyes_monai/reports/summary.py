@@ -10,6 +10,7 @@ from typing import Protocol
 from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.metrics import Evaluation, Share, compare
 from medeyes_monai.reports.curves import curves_png, read_records
+from medeyes_monai.reports.gaze import gaze_path_figure
 from medeyes_monai.reports.page import write_report
 from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode
@@ -41,7 +42,8 @@ def write_summary(
 ) -> None:
     """Print the evaluations side by side and write them into a folder.
 
-    Writes ``table.md``, ``results.json``, ``curves.png`` (where there is a log) and ``report/index.html``.
+    Writes ``table.md``, ``results.json``, ``gaze_path.png``, ``report/index.html`` and, where there is a log,
+    ``curves.png``.
 
     Args:
         directory: The folder; it is made.
@@ -65,6 +67,7 @@ def write_summary(
         curves = curves_png(read_records(Path(log)))
         write_atomic(folder / "curves.png", curves)
     shown = evaluators[show if show is not None else list(evaluators)[-1]]
+    gaze_path_figure(*_longest_path(shown), folder / "gaze_path.png")
     page = write_report(
         folder / "report",
         title=title,
@@ -74,6 +77,13 @@ def write_summary(
         episodes=_varied(shown, episodes),
     )
     print(f"\n{table.markdown()}\n\nreport: {page}")
+
+
+def _longest_path(evaluator: Evaluated) -> tuple[Episode, Case]:
+    """Return the best rewarded episode with its case; of several, the first with the most looks."""
+    by_key = {case.key: case for case in evaluator.cases}
+    best = max(evaluator.episodes, key=lambda e: (e.reward, len(e.trajectory.fixations)))
+    return best, by_key[best.case]
 
 
 def _varied(evaluator: Evaluated, number: int) -> list[tuple[Episode, Case]]:
