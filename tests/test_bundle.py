@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundle"
 CONFIGS = BUNDLE / "configs"
 META = CONFIGS / "metadata.json"
-EMBEDDED = BUNDLE / "models" / "tiny_policy"
 WORKFLOWS = {
     "train.yaml": ("training", "train"),
     "evaluate.yaml": ("evaluating", "eval"),
@@ -149,7 +148,6 @@ def test_the_network_passes_monais_check_with_any_policy(checkpoints):
     )
 
 
-@pytest.mark.skipif(not (EMBEDDED / "config.json").is_file(), reason="the embedded policy is not built yet")
 @pytest.mark.parametrize("file", ["inference.yaml", "evaluate.yaml"])
 def test_the_network_passes_monais_check_with_the_embedded_policy(file, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

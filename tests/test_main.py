@@ -1,6 +1,7 @@
 """The command line: a training from end to end, and one clear message for each thing that can be wrong."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -142,6 +143,8 @@ def test_an_unreadable_image_ends_the_training_in_one_line_or_is_skipped_on_requ
     assert "b.png: " in fails("train", *more)
     again = words("train", checkpoints["qwen3_vl"], tmp_path / "out", *more, sets=["on_unreadable=skip"])
     assert main(again) == 0
+    report = (tmp_path / "out" / "report" / "index.html").read_text("utf-8")
+    assert re.search(r"could not be read: [4-8]<", report)  # all 4 of validation, those of training by chance
 
 
 def test_a_policy_directory_without_weights_says_what_is_missing(fails, tmp_path, checkpoints):
