@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,9 @@ def check_config(base: str | Path, overlays: Sequence[str | Path] = (), **settin
         raise ConfigError("; ".join(problems))
 
 
+_EXPONENT = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+")
+
+
 def read_setting(text: str) -> tuple[str, Any]:
     """Read ``key=value``; the value is YAML, or a reference or expression as in a file.
 
@@ -65,6 +69,8 @@ def read_setting(text: str) -> tuple[str, Any]:
     Example:
         >>> read_setting("optimizer::betas=[0.9, 0.98]"), read_setting("memo::directory=$@output_dir + '/m'")
         (('optimizer::betas', [0.9, 0.98]), ('memo::directory', "$@output_dir + '/m'"))
+        >>> read_setting("learning_rate=3e-4")
+        ('learning_rate', 0.0003)
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
@@ -72,6 +78,8 @@ def read_setting(text: str) -> tuple[str, Any]:
     key = ReferenceResolver.normalize_id(key.strip())
     if value.startswith(("@", "$", "%")):
         return key, value
+    if _EXPONENT.fullmatch(value):  # YAML 1.1 takes 1e-4 for a word
+        return key, float(value)
     try:
         return key, yaml.safe_load(value)
     except yaml.YAMLError as error:

@@ -104,6 +104,8 @@ def png_bytes(picture: Picture) -> bytes:
 def gaze_path_figure(episode: Episode, case: Case, path: Path) -> None:
     """Write one picture of an episode: question, overview with numbered boxes, crops in a row, answer.
 
+    Under each picture stands what the policy wrote after it had seen it.
+
     Args:
         episode: The episode, boxes in voxels of the scene.
         case: The case that it belongs to.
@@ -114,12 +116,13 @@ def gaze_path_figure(episode: Episode, case: Case, path: Path) -> None:
     grid = figure.add_gridspec(1, 1 + len(crops), width_ratios=[4.2, *[1.8] * len(crops)])
     axes = [figure.add_subplot(grid[0, column]) for column in range(1 + len(crops))]
     axes[0].imshow(draw_overview(episode, case), origin="upper")
-    for number, (ax, crop, look) in enumerate(
-        zip(axes[1:], crops, episode.trajectory.fixations, strict=False), start=1
-    ):
+    path_taken = episode.trajectory
+    thoughts = [*(look.reasoning for look in path_taken.fixations), path_taken.reasoning]
+    axes[0].set_xlabel(textwrap.fill(thoughts[0], 60), fontsize=8, loc="left", parse_math=False)
+    for number, (ax, crop, thought) in enumerate(zip(axes[1:], crops, thoughts[1:], strict=False), start=1):
         ax.imshow(draw_crop(crop, number), origin="upper")
         ax.set_title(f"look {number}", fontsize=10, loc="left")
-        ax.set_xlabel(textwrap.fill(look.reasoning, 24), fontsize=8, loc="left", parse_math=False)
+        ax.set_xlabel(textwrap.fill(thought, 24), fontsize=8, loc="left", parse_math=False)
     for ax in axes:
         ax.set_xticks([])
         ax.set_yticks([])

@@ -87,6 +87,11 @@ class CheckpointFolder:
             shutil.rmtree(old)
         return target
 
+    def clear(self) -> None:
+        """Drop all states: they belong to a run that is not gone on with."""
+        for old in self._states():
+            shutil.rmtree(old)
+
     def latest(self) -> TrainingState | None:
         """Return the newest state, or None where there is none.
 

@@ -25,7 +25,8 @@ class EpisodeEvaluator(Evaluator):
     """Asks a policy every question of a data set and scores what it does.
 
     After a run, :attr:`episodes` and :attr:`cases` hold everything that was done, and :attr:`evaluation` its
-    summary. ``engine.state.output`` holds answer (``CommonKeys.PRED``) and accuracy of each episode.
+    summary. ``engine.state.output`` holds answer (``CommonKeys.PRED``) and accuracy of each episode,
+    ``engine.state.metrics`` the summary so far.
 
     Args:
         policy: The policy.
@@ -61,6 +62,7 @@ class EpisodeEvaluator(Evaluator):
         self.blank_looks, self.gaze_families = blank_looks, gaze_families
         self.episodes: list[Episode] = []
         self.cases: list[Case] = []
+        self._asked: set[str] = set()
 
     @property
     def evaluation(self) -> Evaluation:
@@ -73,11 +75,15 @@ class EpisodeEvaluator(Evaluator):
 
     def run(self, global_epoch: int = 1) -> None:
         """Ask every question once."""
-        self.episodes, self.cases = [], []
+        self.episodes, self.cases, self._asked = [], [], set()
         super().run(global_epoch)
 
     def _iteration(self, engine: Engine, batchdata: list[Case]) -> list[dict[str, Any]]:
         self.policy.train(False)
+        # an unreadable item that was skipped repeats another question
+        fresh = {case.key: case for case in batchdata}
+        batchdata = [case for key, case in fresh.items() if key not in self._asked]
+        self._asked |= fresh.keys()
         shown = batchdata
         if self.blank_looks:
             shown = [replace(case, scene=BlankedScene(case.scene)) for case in batchdata]
@@ -87,6 +93,8 @@ class EpisodeEvaluator(Evaluator):
             episodes = [self.reward(episode, by_key[episode.case]) for episode in episodes]
         self.episodes += episodes
         self.cases += batchdata
+        if self.reward is not None:
+            engine.state.metrics = self.evaluation.scalars()
         return [
             {
                 CommonKeys.PRED: episode.trajectory.answer,

@@ -128,12 +128,17 @@ class DualStreamGRPOTrainer(Trainer):
             self.add_event_handler(Events.COMPLETED, self._save)
 
     def run(self) -> None:
-        """Train to the last epoch; with ``resume``, from the newest checkpoint on."""
+        """Train to the last epoch; with ``resume``, from the newest checkpoint on.
+
+        Without it, the states of an earlier run in the same folder are dropped.
+        """
         if self.resume and self.checkpoints is not None and (state := self.checkpoints.latest()):
             self.restore(state)
             if state.step >= self.state.max_epochs * self.state.epoch_length:
                 self.logger.info(f"nothing left to train: step {state.step} is the last one")
                 return
+        elif self.checkpoints is not None:
+            self.checkpoints.clear()
         super().run()
 
     def restore(self, state: TrainingState) -> None:
@@ -167,6 +172,7 @@ class DualStreamGRPOTrainer(Trainer):
     def _iteration(self, engine: Engine, batchdata: list[Case]) -> list[dict[str, Any]]:
         """Do one update."""
         step = engine.state.iteration - 1
+        batchdata = list({case.key: case for case in batchdata}.values())  # a skipped item repeats another
         started = time.perf_counter()
         self._set_rate(step)
         self.policy.train(False)
