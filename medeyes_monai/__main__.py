@@ -84,7 +84,7 @@ def _settings(asked: argparse.Namespace) -> dict[str, Any]:
     settings = dict(read_setting(text) for text in asked.set)
     short = {"resume": "resume", "image": "image_path", "question": "question"}
     given = {name: getattr(asked, option, None) for option, name in short.items()}
-    return settings | {name: value for name, value in given.items() if value}
+    return settings | {name: value for name, value in given.items() if value not in (None, False)}
 
 
 def _run(asked: argparse.Namespace) -> None:

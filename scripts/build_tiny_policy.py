@@ -253,6 +253,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="episodes in a protocol step")
     parser.add_argument("--seed", type=int, default=1000, help="seed of weights, phantoms and paths")
     args = parser.parse_args()
+    torch.manual_seed(args.seed)
     make_tiny_checkpoint(args.output, corpus=corpus(), seed=args.seed)
     policy = HuggingFacePolicy(args.output, freeze_vision=False)
     loader = DataLoader(Lessons(policy, args.images, args.seed), batch_size=None, num_workers=2)

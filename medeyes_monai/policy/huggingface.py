@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.base import Segment, TokenScores
@@ -33,7 +34,7 @@ FORBIDDEN = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end
 INSTRUCTION = (
     "{question}\n"
     "Before each step, think inside <reasoning></reasoning>. Then either look closer at one region with "
-    '<action>{{"name":"Gaze","coordinate":[x1,y1,x2,y2]}}</action> and you will be shown its pixels, or '
+    '<action>{"name":"Gaze","coordinate":[x1,y1,x2,y2]}</action> and you will be shown its pixels, or '
     "finish with <answer></answer>."
 )
 """What a general checkpoint is told about the protocol, around the question."""
@@ -129,7 +130,7 @@ class HuggingFacePolicy(torch.nn.Module):
         if case.options:
             listed = "\n".join(f"{chr(65 + n)}. {option}" for n, option in enumerate(case.options))
             question = f"{question}\n{listed}"
-        content = self.instruction.format(question=question)
+        content = self.instruction.replace("{question}", question)
         return Segment(self.conversation.prompt(content, self._image_tokens(picture)), (picture,))
 
     def feedback(self, view: View) -> Segment:
@@ -261,11 +262,20 @@ def _load(path: str, dtype: str, attention: str) -> tuple[Any, Any, Any]:
         model = AutoModelForImageTextToText.from_pretrained(
             path, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True
         )
-    except OSError as error:
+    except ConfigError:
+        raise
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ConfigError(f"policy {path}: cannot be loaded ({error})") from error
     return tokenizer, processor, model
 
 
 def _stored_settings(path: str) -> dict[str, Any]:
     file = Path(path) / POLICY_FILE
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ConfigError(
+            f"{file}: is not a JSON object; write one with coordinates and instruction"
+        ) from error

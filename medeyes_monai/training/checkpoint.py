@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from medeyes_monai.errors import CheckpointError
+from medeyes_monai.errors import CheckpointError, ConfigError
 from medeyes_monai.io.atomic import sha256_of
 
 __all__ = ["CheckpointFolder", "TrainingState"]
@@ -23,6 +23,8 @@ __all__ = ["CheckpointFolder", "TrainingState"]
 MANIFEST = "manifest.json"
 POLICY, OPTIMIZER, STATE = "policy.safetensors", "optimizer.safetensors", "state.json"
 PREFIX = "step-"
+WRITING = ".writing-"
+"""Begins the name of a state that is not complete: a killed run leaves one, the next state removes it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +58,11 @@ class CheckpointFolder:
     every: int = 10
     keep: int = 2
 
+    def __post_init__(self) -> None:
+        """Refuse a folder that would keep nothing."""
+        if min(self.every, self.keep) < 1:
+            raise ConfigError(f"every and keep must be at least 1, got {self.every} and {self.keep}")
+
     def save(self, state: TrainingState) -> Path:
         """Write a state beside the others, then drop the oldest.
 
@@ -66,7 +73,7 @@ class CheckpointFolder:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"{PREFIX}{state.step:06d}"
         tensors, rest = _split_optimizer(state.optimizer)
-        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
+        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=WRITING))
         try:
             save_file({k: v.detach().cpu().contiguous() for k, v in state.policy.items()}, temporary / POLICY)
             save_file(tensors, temporary / OPTIMIZER)
@@ -83,7 +90,7 @@ class CheckpointFolder:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        for old in self._states()[: -self.keep]:
+        for old in [*self._states()[: -self.keep], *folder.glob(f"{WRITING}*")]:
             shutil.rmtree(old)
         return target
 
@@ -122,18 +129,24 @@ def _split_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor],
 def _read(folder: Path) -> TrainingState:
     try:
         sums = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        for name, expected in sums.items():
-            if name not in (POLICY, OPTIMIZER, STATE) or sha256_of(folder / name) != expected:
+        for name in (POLICY, OPTIMIZER, STATE):
+            if sha256_of(folder / name) != sums[name]:
                 raise CheckpointError(
                     f"{folder / name} is not what was written (its checksum differs); "
                     f"delete {folder} to resume from the state before"
                 )
         described = json.loads((folder / STATE).read_text(encoding="utf-8"))
         policy, tensors = load_file(folder / POLICY), load_file(folder / OPTIMIZER)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        return _state_of(described, policy, tensors)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} cannot be read ({type(error).__name__}); delete it to resume from the state before"
         ) from error
+
+
+def _state_of(
+    described: Mapping[str, Any], policy: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]
+) -> TrainingState:
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         number, entry = name.split(".", 1)

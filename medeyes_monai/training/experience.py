@@ -92,8 +92,8 @@ def describe_episodes(episodes: Sequence[Episode], cases: Mapping[str, Case]) ->
     """Return what to log about the episodes of a step, for each stream that has some.
 
     Names are ``policy/…`` and ``expert/…``: ``reward``, ``reward/<part>``, ``looks``, ``tokens_per_episode``
-    and, over episodes that looked at a scene with findings, ``gaze_iou`` (the best overlap of a look with a
-    finding).
+    and, over episodes that looked at a scene with subtle findings, ``gaze_iou`` (the best overlap of a look
+    with one).
     """
     numbers: dict[str, float] = {}
     streams: tuple[Stream, ...] = ("policy", "expert")

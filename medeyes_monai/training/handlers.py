@@ -62,7 +62,7 @@ class ProgressHandler:
         self._bar: Any = None
 
     def attach(self, engine: Engine) -> None:
-        """Follow an engine from its start to its end, or to an exception."""
+        """Follow an engine from its start to its end."""
         engine.add_event_handler(Events.STARTED, self._open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
         engine.add_event_handler(Events.COMPLETED, self._close)

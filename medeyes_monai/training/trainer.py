@@ -122,6 +122,7 @@ class DualStreamGRPOTrainer(Trainer):
         self.max_gradient_norm, self.warmup = max_gradient_norm, warmup
         self.running = RunningStatistics()
         self.checkpoints, self.resume = checkpoints, resume
+        self._saved = -1
         self._full_rates = [float(group["lr"]) for group in optimizer.param_groups]
         if checkpoints is not None:
             self.add_event_handler(Events.ITERATION_COMPLETED(every=checkpoints.every), self._save)
@@ -145,7 +146,8 @@ class DualStreamGRPOTrainer(Trainer):
         """Go back to a training state.
 
         Raises:
-            CheckpointError: If its parameters are not those of this policy.
+            CheckpointError: If its parameters are not those of this policy, or its seed, questions of a step
+                or size of the data are not those of this run.
         """
         mine = _trained(self.policy)
         if state.policy.keys() != mine.keys() or any(
@@ -155,11 +157,18 @@ class DualStreamGRPOTrainer(Trainer):
                 f"the checkpoint of step {state.step} belongs to another policy: its trained parameters "
                 "differ; resume with the policy it was made with, or use another output folder"
             )
+        asked = {name: state.numbers.get(name) for name in self._identity}
+        if asked != self._identity:
+            raise CheckpointError(
+                f"the checkpoint of step {state.step} belongs to another run: it had {asked}, this one has "
+                f"{self._identity}; resume with its values, or use another output folder"
+            )
         with torch.no_grad():
             for name, parameter in mine.items():
                 parameter.copy_(state.policy[name])
         self.optimizer.load_state_dict(dict(state.optimizer))
-        self.running = self.running.restored(state.numbers)
+        running = {name: number for name, number in state.numbers.items() if name not in self._identity}
+        self.running = self.running.restored(running)
         self.batches.first_step = state.step
         self.load_state_dict(
             {
@@ -176,16 +185,17 @@ class DualStreamGRPOTrainer(Trainer):
         started = time.perf_counter()
         self._set_rate(step)
         self.policy.train(False)
-        experience = gather(
-            self.policy,
-            batchdata,
-            inferer=self.inferer,
-            reward=self.reward,
-            sampler=self.sampler,
-            seed=self.seed,
-            step=step,
-            resample=self.resample,
-        )
+        with self.accelerator.autocast():  # drawn in the precision in which it is scored
+            experience = gather(
+                self.policy,
+                batchdata,
+                inferer=self.inferer,
+                reward=self.reward,
+                sampler=self.sampler,
+                seed=self.seed,
+                step=step,
+                resample=self.resample,
+            )
         gathered = time.perf_counter()
         output = describe_episodes(experience.episodes, {case.key: case for case in batchdata})
         output |= self._update(experience)
@@ -231,10 +241,16 @@ class DualStreamGRPOTrainer(Trainer):
         for group, rate in zip(self.optimizer.param_groups, self._full_rates, strict=True):
             group["lr"] = rate * share
 
+    @property
+    def _identity(self) -> dict[str, float]:
+        """What fixes the sequence of questions and draws."""
+        return {"seed": self.seed, "questions": self.batches.batch, "data": self.batches.size}
+
     def _save(self) -> None:
-        if self.checkpoints is not None:
+        if self.checkpoints is not None and self.state.iteration != self._saved:
+            self._saved = self.state.iteration
             optimizer = self.optimizer.state_dict()
-            numbers = self.running.state_dict()
+            numbers = self.running.state_dict() | self._identity
             self.checkpoints.save(
                 TrainingState(self.state.iteration, _trained(self.policy), optimizer, numbers)
             )
