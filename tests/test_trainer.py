@@ -181,6 +181,27 @@ def test_resume_refuses_a_damaged_checkpoint(checkpoints: dict[str, Path], tmp_p
         trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=2, resume=True).run()
 
 
+def test_resume_refuses_a_checkpoint_whose_manifest_lists_nothing(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=1).run()
+    (tmp_path / "step-000003" / "manifest.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        CheckpointFolder(tmp_path).latest()
+
+
+def test_resume_refuses_the_checkpoint_of_another_seed(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=1).run()
+    with pytest.raises(CheckpointError, match="seed"):
+        trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=2, resume=True, seed=1).run()
+
+
+def test_a_fresh_run_drops_the_states_of_an_earlier_one(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=2).run()
+    trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=1).run()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000003"]
+
+
 def test_resume_refuses_the_checkpoint_of_another_policy(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
