@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from medeyes_monai.errors import ConfigError
-from medeyes_monai.policy import Decoder, Policy, Segment
+from medeyes_monai.policy import Policy, Segment
 from medeyes_monai.protocol import Defect, parse_turn
 from medeyes_monai.scenes import Case
 from medeyes_monai.seeding import torch_generator
@@ -17,6 +17,8 @@ from medeyes_monai.trajectory import Episode, Fixation, Picture, Trajectory
 __all__ = ["rollout"]
 
 MAX_LOOKS = 4  # method, section 2: T_max
+SHARE = 0.25
+"""Looks are read when this share of the episodes waits for one; the ended leave when they are this share."""
 
 
 def rollout(
@@ -31,7 +33,8 @@ def rollout(
 ) -> list[Episode]:
     """Write episodes of several turns for some questions, all in one batch.
 
-    An episode ends at an answer, at the first defect, or when it wants to look more than ``max_looks`` times.
+    An episode ends at an answer, at the first defect, when it wants to look more than ``max_looks`` times, or
+    where the policy's ``max_tokens`` leave no room (with the defect ``too_long``, perhaps without a turn).
     Token ids are kept as drawn and never encoded again. A draw depends on its own address alone, not on
     what else is in the batch.
 
@@ -57,23 +60,59 @@ def rollout(
             f"{max_looks} looks, {max_turn_tokens} tokens a turn"
         )
     prompts = [policy.prompt(case) for case in cases]
-    budget = max_turn_tokens * (max_looks + 1)
+    limits = _Limits(max_looks, max_turn_tokens, policy.max_tokens)
     rows = [
-        _Row(case, draw, prompt, _uniforms((*address, "policy", case.key, draw), budget))
+        _Row(case, draw, prompt, limits, _uniforms((*address, "policy", case.key, draw), limits.drawn))
         for case, prompt in zip(cases, prompts, strict=True)
         for draw in range(draws)
     ]
-    active = list(rows)
-    decoder = policy.start([row.prompt for row in active])
-    for looks in range(max_looks + 1):
-        _write_turn(policy, decoder, active, max_turn_tokens, greedy)
-        going_on = [n for n, row in enumerate(active) if row.end_turn(policy, may_look=looks < max_looks)]
-        active = [active[n] for n in going_on]
-        if not active:
-            break
-        decoder.keep(going_on)
-        decoder.append([row.look(policy) for row in active])
+    active = [row for row in rows if row.defect is None]
+    if active:
+        _write(policy, active, greedy)
     return [row.episode() for row in rows]
+
+
+def _write(policy: Policy, active: list[_Row], greedy: bool) -> None:
+    """Let episodes write, look and write on until each has ended.
+
+    Nobody waits for the slowest: looks are read as soon as a share of the episodes wants one, and episodes
+    that have ended leave the batch as soon as they are a share of it.
+    """
+    decoder = policy.start([row.prompt for row in active])
+    ready = list(range(len(active)))  # the rows whose next token the decoder has scores for
+    waiting: dict[int, Segment] = {}  # what each row is to read next
+    while True:
+        for n, token, logprob in zip(
+            ready, *_draw(decoder.logits, [active[n] for n in ready], greedy), strict=True
+        ):
+            segment = active[n].write(policy, token, logprob)
+            if segment is not None:
+                waiting[n] = segment
+        if not waiting:
+            return
+        if len(active) - len(waiting) >= SHARE * len(active):
+            rows = sorted(waiting)
+            decoder.keep(rows)
+            active = [active[n] for n in rows]
+            waiting = {new: waiting[old] for new, old in enumerate(rows)}
+        looks = sorted(n for n, segment in waiting.items() if segment.pictures)
+        tokens = sorted(n for n, segment in waiting.items() if not segment.pictures)
+        ready = looks if not tokens or (looks and len(looks) >= SHARE * len(waiting)) else tokens
+        decoder.append({n: waiting.pop(n) for n in ready})
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """When an episode has to end: looks, tokens of a turn, tokens of the whole."""
+
+    looks: int
+    turn: int
+    episode: int
+
+    @property
+    def drawn(self) -> int:
+        """Largest number of tokens that are drawn."""
+        return self.turn * (self.looks + 1)
 
 
 @dataclass(slots=True, eq=False)
@@ -83,11 +122,12 @@ class _Row:
     case: Case
     draw: int
     prompt: Segment
+    limits: _Limits
     uniforms: list[float]
-    token_ids: list[int] = field(init=False)
-    response: list[bool] = field(init=False)
-    logprobs: list[float] = field(init=False)
-    pictures: list[Picture] = field(init=False)
+    token_ids: list[int] = field(default_factory=list)
+    response: list[bool] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
     drawn: int = 0
     written: list[int] = field(default_factory=list)
     turns: list[str] = field(default_factory=list)
@@ -95,49 +135,24 @@ class _Row:
     defect: Defect | None = None
 
     def __post_init__(self) -> None:
-        """Begin with the prompt."""
-        self.token_ids, self.response, self.logprobs, self.pictures = [], [], [], []
-        self.extend(self.prompt)
+        """Begin with the prompt; one that leaves no room is an episode without a turn."""
+        self._extend(self.prompt)
+        if len(self.token_ids) >= self.limits.episode:
+            self.defect = "too_long"
 
-    def extend(self, segment: Segment) -> None:
-        """Add what the environment says."""
-        self.token_ids += segment.token_ids
-        self.response += [False] * len(segment.token_ids)
-        self.logprobs += [0.0] * len(segment.token_ids)
-        self.pictures += segment.pictures
-
-    def write(self, token: int, logprob: float) -> None:
-        """Add a token that the policy has drawn."""
+    def write(self, policy: Policy, token: int, logprob: float) -> Segment | None:
+        """Add a token that was drawn; return what is to be read next, or None where the episode ends."""
         self.token_ids.append(token)
         self.response.append(True)
         self.logprobs.append(logprob)
         self.written.append(token)
         self.drawn += 1
-
-    def end_turn(self, policy: Policy, *, may_look: bool) -> bool:
-        """Read the turn that was written; return whether the episode goes on with a look."""
-        complete = self.written[-1] == policy.end_of_turn
-        text = policy.decode(self.written[:-1] if complete else self.written)
-        self.written = []
-        self.turns.append(text)
-        turn = parse_turn(text, policy.frame(self.case.scene))
-        self.defect = turn.defect if complete or turn.defect else "too_long"
-        if self.defect is None and turn.box is not None and not may_look:
-            self.defect = "no_answer"
-        if self.defect is not None or turn.box is None:
-            self.trajectory = replace(self.trajectory, reasoning=turn.reasoning, answer=turn.answer)
-            return False
-        scene = self.case.scene
-        box = turn.box.scale(policy.frame(scene), scene.shape).clip(scene.shape)
-        looks = (*self.trajectory.fixations, Fixation(turn.reasoning, box))
-        self.trajectory = replace(self.trajectory, fixations=looks)
-        return True
-
-    def look(self, policy: Policy) -> Segment:
-        """Look where the last turn pointed; return the end of that turn and the feedback."""
-        feedback = policy.feedback(self.case.scene.look(self.trajectory.fixations[-1].box))
-        self.extend(feedback)
-        return Segment((policy.end_of_turn, *feedback.token_ids), feedback.pictures)
+        if token == policy.end_of_turn:
+            return self._look(policy) if self._end_turn(policy) else None
+        if len(self.written) == self.limits.turn or len(self.token_ids) == self.limits.episode:
+            self._end_turn(policy)
+            return None
+        return Segment((token,))
 
     def episode(self) -> Episode:
         """Return the finished episode."""
@@ -154,33 +169,62 @@ class _Row:
             defect=self.defect,
         )
 
+    def _end_turn(self, policy: Policy) -> bool:
+        """Read the turn that was written; return whether the episode goes on with a look."""
+        complete = self.written[-1] == policy.end_of_turn
+        text = policy.decode(self.written[:-1] if complete else self.written)
+        self.written = []
+        self.turns.append(text)
+        scene = self.case.scene
+        turn = parse_turn(text, policy.frame(scene))
+        self.defect = turn.defect if complete or turn.defect else "too_long"
+        if (
+            self.defect is None
+            and turn.box is not None
+            and len(self.trajectory.fixations) == self.limits.looks
+        ):
+            self.defect = "no_answer"
+        if self.defect is not None or turn.box is None:
+            self.trajectory = replace(self.trajectory, reasoning=turn.reasoning, answer=turn.answer)
+            return False
+        box = turn.box.scale(policy.frame(scene), scene.shape).clip(scene.shape)
+        looks = (*self.trajectory.fixations, Fixation(turn.reasoning, box))
+        self.trajectory = replace(self.trajectory, fixations=looks)
+        return True
 
-def _write_turn(policy: Policy, decoder: Decoder, rows: Sequence[_Row], limit: int, greedy: bool) -> None:
-    """Let every row write until its turn ends; a row that has ended waits unchanged for the others."""
-    writing = [True] * len(rows)
-    for step in range(limit):
-        distribution = torch.log_softmax(decoder.logits, dim=-1)
-        tokens = distribution.argmax(-1) if greedy else _draw(distribution, rows)
-        logprobs = distribution.gather(-1, tokens[:, None])[:, 0]
-        for n, (token, logprob) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
-            if writing[n]:
-                rows[n].write(token, logprob)
-                writing[n] = token != policy.end_of_turn
-        if not any(writing) or step + 1 == limit:
-            return
-        decoder.append(
-            [Segment((row.written[-1],) if on else ()) for row, on in zip(rows, writing, strict=True)]
-        )
+    def _look(self, policy: Policy) -> Segment | None:
+        """Look where the last turn pointed; return the end of that turn and the feedback, if it has room."""
+        feedback = policy.feedback(self.case.scene.look(self.trajectory.fixations[-1].box))
+        if len(self.token_ids) + len(feedback.token_ids) >= self.limits.episode:
+            self.defect = "too_long"
+            return None
+        self._extend(feedback)
+        return Segment((policy.end_of_turn, *feedback.token_ids), feedback.pictures)
+
+    def _extend(self, segment: Segment) -> None:
+        """Add what the environment says."""
+        self.token_ids += segment.token_ids
+        self.response += [False] * len(segment.token_ids)
+        self.logprobs += [0.0] * len(segment.token_ids)
+        self.pictures += segment.pictures
 
 
-def _draw(distribution: torch.Tensor, rows: Sequence[_Row]) -> torch.Tensor:
-    """Draw a token for each row: invert its cumulative distribution at the row's own uniform number."""
-    numbers = [row.uniforms[row.drawn] for row in rows]
-    uniform = torch.tensor(numbers, dtype=torch.float64, device=distribution.device)
-    cumulative = distribution.double().exp().cumsum(-1)
-    place = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)[:, 0]
-    last = (distribution > float("-inf")).long().cumsum(-1).argmax(-1)
-    return torch.minimum(place, last)
+def _draw(scores: torch.Tensor, rows: Sequence[_Row], greedy: bool) -> tuple[list[int], list[float]]:
+    """Draw a token for each row, with its log-probability.
+
+    A draw inverts the cumulative distribution at the row's own uniform number.
+    """
+    distribution = torch.log_softmax(scores, dim=-1)
+    if greedy:
+        tokens = distribution.argmax(-1)
+    else:
+        numbers = [row.uniforms[row.drawn] for row in rows]
+        uniform = torch.tensor(numbers, dtype=torch.float64, device=scores.device)
+        cumulative = distribution.double().exp().cumsum(-1)
+        place = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)[:, 0]
+        last = (distribution > float("-inf")).long().cumsum(-1).argmax(-1)
+        tokens = torch.minimum(place, last)
+    return tokens.tolist(), distribution.gather(-1, tokens[:, None])[:, 0].tolist()
 
 
 def _uniforms(address: tuple[int | str, ...], number: int) -> list[float]:

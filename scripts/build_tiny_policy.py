@@ -123,9 +123,8 @@ class Perception(torch.nn.Module):
 
     def features(self, pictures: list[Picture]) -> torch.Tensor:
         """Return the tower's tokens, ``[B, tokens, width]``, for pictures of one size."""
-        pixels, grids = self.policy.patches(pictures)
-        tokens = self.policy.core.model.visual(pixels, grid_thw=grids).pooler_output
-        return torch.cat(list(tokens)).reshape(len(pictures), -1, self.kind.in_features)
+        tokens = [shown[0] for shown in self.policy.family.features(pictures)]
+        return torch.cat(tokens).reshape(len(pictures), -1, self.kind.in_features)
 
     def look_loss(self, pictures: list[Picture], labels: list[str]) -> torch.Tensor:
         """Cross-entropy of kind and size, from labels such as ``"left large solid"``."""

@@ -108,7 +108,7 @@ def test_every_object_of_an_overlay_can_be_built(file, checkpoints, tmp_path, da
     for key in ("max_epochs", "epoch_length"):
         assert key not in overlay or getattr(trainer.state, key) == overlay[key]
     picture = built["train::dataset"][0].scene.overview().pixels
-    assert trainer.policy._image_tokens(picture) > 0  # the overview fits the policy's grid
+    assert trainer.policy.family.picture_ids(picture)  # the overview fits the policy's grid
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("lora_*.yaml")), ids=name_of)

@@ -11,7 +11,7 @@ from medeyes_monai.sampler import write_episode
 from medeyes_monai.scenes import BlankedScene
 from medeyes_monai.trajectory import Episode, Fixation, Trajectory
 
-TOLERANCE = 1e-4  # float32, cached steps against one full pass
+TOLERANCE = 1e-5  # float32, cached steps against one full pass
 
 
 def ragged_episodes(policy: HuggingFacePolicy) -> list[Episode]:
@@ -48,7 +48,7 @@ def cached_logprobs(policy: HuggingFacePolicy, episodes: list[Episode]) -> list[
         going_on = [n for n, row in enumerate(rows) if place[row] < len(episodes[row])]
         if going_on:
             decoder.keep(going_on)
-            decoder.append([segments[n] for n in going_on])
+            decoder.append({new: segments[n] for new, n in enumerate(going_on)})
         rows = [rows[n] for n in going_on]
     return scored
 

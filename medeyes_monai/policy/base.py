@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -43,17 +43,20 @@ class TokenScores:
 
 
 class Decoder(Protocol):
-    """The state of a batch of episodes that are being written: a cache that is only ever appended to."""
+    """The state of a batch of episodes that are being written, to which is only ever appended."""
 
     @property
     def logits(self) -> torch.Tensor:
-        """Scores of the next token for each row, forbidden tokens at minus infinity. ``[B, V]``, float32."""
+        """Scores of the next token of the rows that were appended to last, in the order of the appending.
 
-    def append(self, segments: Sequence[Segment]) -> None:
-        """Append one segment to each row; rows may differ in length, an empty one leaves its row as it is."""
+        All rows at the start. Forbidden tokens are at minus infinity. Shape ``[n, V]``, float32.
+        """
+
+    def append(self, segments: Mapping[int, Segment]) -> None:
+        """Append one segment to each of some rows; the others stay as they are."""
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Drop every row but these, in this order."""
+        """Drop every row but these, which are renumbered in this order."""
 
 
 @runtime_checkable
@@ -63,6 +66,10 @@ class Policy(Protocol):
     @property
     def end_of_turn(self) -> int:
         """Token that ends each turn of the policy."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Largest number of tokens in an episode, from the prompt to the end."""
 
     def frame(self, scene: Scene) -> tuple[int, ...]:
         """Return the extent of the frame in which this policy writes boxes for a scene."""

@@ -21,7 +21,7 @@ class Conversation:
 
     Args:
         tokenizer: A fast tokenizer of transformers with a chat template.
-        image_token_id: Token that stands for one merged patch of a picture.
+        image_token_id: Token that the template writes where a picture is to come.
 
     Raises:
         ConfigError: If there is no chat template, or it drops or reorders content.
@@ -37,14 +37,23 @@ class Conversation:
         self.image_token_id = image_token_id
         self.end_of_turn: int = tokenizer.eos_token_id
 
-    def prompt(self, content: str, image_tokens: int) -> tuple[int, ...]:
-        """Return the ids of the first message (a picture, then ``content``) and the invitation to speak."""
-        before, after = self._prompt_parts
-        return (*self._with_image(before, image_tokens), *self.plain(content), *after)
+    def prompt(self, content: str, picture: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the ids of the first message and the invitation to speak.
 
-    def feedback(self, image_tokens: int) -> tuple[int, ...]:
-        """Return the ids from after an end of turn to the next invitation, with one picture as feedback."""
-        return self._with_image(self._feedback_ids, image_tokens)
+        Args:
+            content: What is said after the picture.
+            picture: The tokens that stand for the picture.
+        """
+        before, after = self._prompt_parts
+        return (*self._with_image(before, picture), *self.plain(content), *after)
+
+    def feedback(self, picture: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the ids from after an end of turn to the next invitation.
+
+        Args:
+            picture: The tokens that stand for the picture that is the feedback.
+        """
+        return self._with_image(self._feedback_ids, picture)
 
     def plain(self, text: str) -> tuple[int, ...]:
         """Encode text in which nothing is special."""
@@ -91,11 +100,11 @@ class Conversation:
     def _special(self, text: str) -> tuple[int, ...]:
         return tuple(int(i) for i in self.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def _with_image(self, ids: tuple[int, ...], image_tokens: int) -> tuple[int, ...]:
+    def _with_image(self, ids: tuple[int, ...], picture: tuple[int, ...]) -> tuple[int, ...]:
         if ids.count(self.image_token_id) != 1:
             raise ConfigError("the chat template must write one image token for each picture")
         place = ids.index(self.image_token_id)
-        return (*ids[:place], *[self.image_token_id] * image_tokens, *ids[place + 1 :])
+        return (*ids[:place], *picture, *ids[place + 1 :])
 
 
 def _question(text: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import torch
 
-from medeyes_monai.policy.huggingface import FAMILIES, FORBIDDEN, POLICY_FILE
+from medeyes_monai.policy.huggingface import FAMILIES, FORBIDDEN
+from medeyes_monai.policy.loading import POLICY_FILE
 from medeyes_monai.protocol import ACTION, ANSWER, REASONING
 
 __all__ = ["make_tiny_checkpoint"]

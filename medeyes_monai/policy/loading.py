@@ -1,0 +1,101 @@
+"""Loads a checkpoint of transformers: checks first, safetensors only, no code that comes with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+
+from medeyes_monai.errors import ConfigError
+
+__all__ = ["POLICY_FILE", "add_adapter", "check_checkpoint", "load_core", "stored_settings"]
+
+POLICY_FILE = "policy_config.json"
+"""Optional file in a checkpoint directory with the defaults of ``coordinates`` and ``instruction``."""
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+def check_checkpoint(path: str) -> None:
+    """Say what a local directory lacks before transformers guesses.
+
+    Raises:
+        ConfigError: If it is no directory, or has no weights, configuration, tokenizer or image processor.
+    """
+    directory = Path(path)
+    if not directory.exists() and path.count("/") == 1 and not path.startswith((".", "/", "~")):
+        return  # a hub name
+    if not directory.is_dir():
+        raise ConfigError(
+            f"policy {path}: no such directory; give a checkpoint directory or a hub name 'owner/name'"
+        )
+    missing = [name for name in ("config.json", "tokenizer_config.json") if not (directory / name).is_file()]
+    if not any((directory / f"{name}_config.json").is_file() for name in ("preprocessor", "processor")):
+        missing.append("preprocessor_config.json")
+    if not list(directory.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    if missing:
+        raise ConfigError(
+            f"policy {path}: the directory lacks {', '.join(missing)}; copy the whole checkpoint"
+        )
+
+
+def load_core(path: str, dtype: DType, attention: str, families: Collection[str]) -> tuple[Any, Any]:
+    """Return a checkpoint's tokenizer and model.
+
+    Args:
+        path: Checkpoint directory or hub name.
+        dtype: Type of the weights.
+        attention: Attention implementation of transformers.
+        families: Values of ``model_type`` that are supported.
+
+    Raises:
+        ConfigError: If they cannot be loaded, or the family is not supported.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ConfigError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
+    try:
+        family = AutoConfig.from_pretrained(path).model_type
+        if family not in families:
+            raise ConfigError(
+                f"policy {path}: family {family!r} is not supported; supported: {', '.join(sorted(families))}"
+            )
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        core = AutoModelForImageTextToText.from_pretrained(
+            path, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True
+        )
+    except ConfigError:
+        raise
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ConfigError(f"policy {path}: cannot be loaded ({error})") from error
+    return tokenizer, core
+
+
+def add_adapter(core: Any, lora: Mapping[str, Any]) -> Any:
+    """Put trainable low-rank layers into a model, in place, and freeze everything else."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(core, LoraConfig(**lora))
+
+
+def stored_settings(path: str) -> dict[str, Any]:
+    """Return what a checkpoint directory says in its policy file; nothing where it has none.
+
+    Raises:
+        ConfigError: If the file is not a JSON object.
+    """
+    file = Path(path) / POLICY_FILE
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ConfigError(
+            f"{file}: is not a JSON object; write one with coordinates and instruction"
+        ) from error

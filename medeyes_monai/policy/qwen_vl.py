@@ -1,0 +1,199 @@
+"""The Qwen2.5-VL and Qwen3-VL families: pictures as tokens, three-part positions, a cache to append to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from medeyes_monai.errors import ConfigError
+from medeyes_monai.policy.base import Segment
+from medeyes_monai.policy.cache import RaggedCache
+from medeyes_monai.policy.vision import Features, VisionMemo
+from medeyes_monai.trajectory import Picture
+
+__all__ = ["CachedReader", "QwenVL"]
+
+
+class QwenVL:
+    """Reads tokens and pictures with a model of the Qwen-VL families, without torchvision.
+
+    Args:
+        core: The model.
+        path: Its checkpoint, for the settings of the image processor.
+        feature_budget: What is kept of the vision tower's output. Unit: bytes.
+
+    Raises:
+        ConfigError: If the checkpoint has no image processor, or the model has layers with a sliding window.
+    """
+
+    def __init__(self, core: Any, path: str, feature_budget: int) -> None:
+        """Load the image processor."""
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+        try:
+            self.processor = Qwen2VLImageProcessorPil.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"policy {path}: no image processor can be loaded ({error})") from error
+        if getattr(core.model.language_model, "has_sliding_layers", False):
+            raise ConfigError(
+                f"policy {path}: layers with a sliding window are not supported; switch them off"
+            )
+        self._core = core
+        self._image_token = int(core.config.image_token_id)
+        self.grid: int = self.processor.patch_size * self.processor.merge_size
+        self.features = VisionMemo(core.model.visual, self._encode, feature_budget)
+
+    def picture_ids(self, picture: Picture) -> tuple[int, ...]:
+        """Return the tokens that stand for a picture, one for each cell of the grid.
+
+        Raises:
+            ConfigError: If its sides are not multiples of the grid.
+        """
+        rows, columns = (int(side) for side in picture.shape[:2])
+        if rows % self.grid or columns % self.grid or not rows or not columns:
+            raise ConfigError(
+                f"a picture of {columns}x{rows} pixels does not fit the policy's grid of {self.grid} "
+                f"pixels; set patch: {self.grid} on the scene"
+            )
+        return (self._image_token,) * (rows // self.grid * (columns // self.grid))
+
+    def hidden(self, segments: Sequence[Segment]) -> torch.Tensor:
+        """Read whole episodes at once and return the states ``[B, T, D]``, with gradient where trained.
+
+        Rows are padded at their end, which what comes before cannot see.
+        """
+        ids, mask = pad(segments)
+        place, _ = self.positions(ids, mask, segments)
+        return self.read(ids, place, segments)
+
+    def start(self) -> CachedReader:
+        """Return an empty cache to read into."""
+        return CachedReader(self, self._core.device)
+
+    def read(
+        self,
+        ids: torch.Tensor,
+        place: torch.Tensor,
+        segments: Sequence[Segment],
+        seen: torch.Tensor | None = None,
+        cache: RaggedCache | None = None,
+    ) -> torch.Tensor:
+        """Return the states ``[B, T, D]`` of a right-padded chunk.
+
+        Args:
+            ids: Token ids ``[B, T]``, on the CPU.
+            place: Positions ``[3, B, T]``: time, row and column.
+            segments: The chunk's parts, for their pictures.
+            seen: What each token may see (see :class:`RaggedCache`); None for all before it.
+            cache: What was read before.
+        """
+        language = self._core.model.language_model
+        device = self._core.device
+        pictures = [picture for segment in segments for picture in segment.pictures]
+        embedded = language.embed_tokens(ids.to(device))
+        more: dict[str, Any] = {}
+        if pictures:
+            parts = [torch.cat(part) for part in zip(*self.features(pictures), strict=True)]
+            shown = (ids == self._image_token).to(device)
+            embedded = embedded.masked_scatter(shown[..., None], parts[0].to(embedded.dtype))
+            if len(parts) > 1:
+                more = {"visual_pos_masks": shown, "deepstack_visual_embeds": parts[1:]}
+        states: torch.Tensor = language(
+            inputs_embeds=embedded,
+            position_ids=place.to(device),
+            attention_mask=seen,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **more,
+        ).last_hidden_state
+        return states
+
+    def positions(
+        self, ids: torch.Tensor, mask: torch.Tensor, segments: Sequence[Segment]
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Return the positions ``[3, B, T]`` of a chunk that starts at 0, and where each row goes on."""
+        shapes = [picture.shape for segment in segments for picture in segment.pictures]
+        if not shapes:
+            place = torch.arange(ids.shape[1])[None, None].expand(3, *ids.shape)
+            return place, [len(segment.token_ids) for segment in segments]
+        cell = self.processor.patch_size
+        grids = torch.tensor([[1, rows // cell, columns // cell] for rows, columns, _ in shapes])
+        place, _ = self._core.model.get_rope_index(
+            ids, ((ids == self._image_token) & mask).int(), image_grid_thw=grids, attention_mask=mask.long()
+        )
+        following = (place.amax(0).masked_fill(~mask, -1).amax(-1) + 1).tolist()
+        return place, following
+
+    def _encode(self, pictures: Sequence[Picture]) -> list[Features]:
+        images = [Image.fromarray(np.ascontiguousarray(picture)) for picture in pictures]
+        batch = self.processor(images=images, return_tensors="pt", do_resize=False)
+        output = self._core.model.get_image_features(
+            batch["pixel_values"].to(self._core.device, self._core.dtype),
+            batch["image_grid_thw"].to(self._core.device),
+        )
+        deeper = getattr(output, "deepstack_features", None) or []
+        return list(zip(output.pooler_output, *deeper, strict=True))
+
+
+class CachedReader:
+    """Reads a batch of episodes piece by piece; nothing that was read is ever read again.
+
+    Positions are explicit, because a multimodal rotary embedding counts a picture by its sides and not by its
+    tokens: each row remembers the position at which its next token stands.
+
+    Args:
+        model: Reads the pieces.
+        device: Where the cache is kept.
+    """
+
+    def __init__(self, model: QwenVL, device: torch.device) -> None:
+        """Begin without rows."""
+        self._model = model
+        self._cache = RaggedCache(device)
+        self._position: list[int] = []
+
+    @torch.no_grad()
+    def append(self, segments: Mapping[int, Segment]) -> torch.Tensor:
+        """Append a segment to some rows and return the states of their last tokens ``[n, D]``.
+
+        Rows that are left out take part idly where all segments are single tokens, which costs next to
+        nothing; longer segments are read without them.
+        """
+        if not self._position:
+            self._position = [0] * len(segments)
+        asked = list(segments)
+        if all(len(segment.token_ids) == 1 for segment in segments.values()):
+            segments = {row: segments.get(row, Segment(())) for row in range(len(self._position))}
+        rows, parts = list(segments), list(segments.values())
+        sizes = [len(part.token_ids) for part in parts]
+        ids, mask = pad(parts)
+        place, following = self._model.positions(ids, mask, parts)
+        start = torch.tensor([self._position[row] for row in rows])
+        seen = self._cache.extend(rows, sizes)
+        states = self._model.read(ids, place + start[None, :, None], parts, seen, self._cache)
+        for row, step in zip(rows, following, strict=True):
+            self._position[row] += step
+        members = [rows.index(row) for row in asked] if rows != asked else list(range(len(asked)))
+        last = [sizes[member] - 1 for member in members]
+        return states[members, last]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order, and free the others; a row may be kept more than once."""
+        self._cache.keep(rows)
+        self._position = [self._position[row] for row in rows]
+
+
+def pad(segments: Sequence[Segment]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids ``[B, T]``, right-padded with 0, and which of them are real; T is at least 1."""
+    longest = max(1, *(len(segment.token_ids) for segment in segments))
+    ids = torch.zeros(len(segments), longest, dtype=torch.long)
+    mask = torch.zeros(len(segments), longest, dtype=torch.bool)
+    for number, segment in enumerate(segments):
+        size = len(segment.token_ids)
+        ids[number, :size] = torch.tensor(segment.token_ids, dtype=torch.long)
+        mask[number, :size] = True
+    return ids, mask
