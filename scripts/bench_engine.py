@@ -36,6 +36,8 @@ CHILDREN = {
     "step-trl": "bench.trl_side:trl_child",
 }
 """Functions that are run in a fresh process; see ``bench.process``."""
+REPEATS, TOKENS = 5, 48
+"""Defaults; targets are judged from this number of repeats on, and at this length of a turn."""
 PACKAGES = ("torch", "transformers", "trl", "peft", "monai", "medeyes-monai")
 
 
@@ -61,11 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, default=Path("runs/bench"), help="folder of the results")
     parser.add_argument("--only", help=f"parts, with commas between: {', '.join(PARTS)}")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each figure")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="measurements of each figure")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try the script itself")
     parser.add_argument("--threads", type=int, help="threads of torch; its own choice if not given")
-    parser.add_argument("--family", choices=["qwen2_5_vl", "qwen3_vl"], default="qwen2_5_vl")
-    parser.add_argument("--tokens", type=int, default=48, help="tokens of a turn, end of turn included")
+    families = ["qwen2_5_vl", "qwen3_vl"]
+    parser.add_argument("--family", choices=families, default=families[0], help="of rollout and scaling")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="tokens of a turn, end of turn included")
     parser.add_argument("--device", default="cpu", help="of the part gpu; the others run on the CPU")
     parser.add_argument("--size", choices=["tiny", "3b"], default="tiny", help="policy of the part gpu")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
@@ -96,7 +99,7 @@ def _measure(parser: argparse.ArgumentParser, asked: argparse.Namespace, parts: 
             jobs = [job for part in parts for job in _find(PARTS[part])(settings)]
         except ConfigError as error:
             parser.error(str(error))
-        report = Report(asked.output, head, judged=not asked.quick)
+        report = Report(asked.output, head, judged=_is_judged(asked))
         with tqdm(jobs, unit="job", disable=None) as bar:
             for job in bar:
                 bar.set_description(job.name)
@@ -105,6 +108,11 @@ def _measure(parser: argparse.ArgumentParser, asked: argparse.Namespace, parts: 
     draw(report.lines, asked.output / "bench.png")
     print(report.table())
     print(f"written to {asked.output}: bench.json, bench.md, bench.png")
+
+
+def _is_judged(asked: argparse.Namespace) -> bool:
+    """Tell whether the sizes are those that the targets are set for."""
+    return not asked.quick and asked.repeats >= REPEATS and asked.tokens == TOKENS
 
 
 def _run_child(name: str, arguments: str) -> None:
@@ -122,7 +130,6 @@ def _quiet() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    logging.set_verbosity_error()
 
 
 def _environment(device: str) -> dict[str, Any]:

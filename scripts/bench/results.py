@@ -13,6 +13,7 @@ from typing import Any, Literal
 from medeyes_monai.io.atomic import write_atomic
 
 Sense = Literal["<=", ">="]
+NOT_JUDGED = "Not judged: the targets are set for the sizes and the repeats that are the default."
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,9 @@ class Report:
             f"{self._verdict(line)} | {'; '.join(map(_check, line.checks))} |"
             for line in self.lines
         ]
+        note = "" if self.judged else f"{NOT_JUDGED}\n\n"
         facts = ", ".join(f"{name} {value}" for name, value in self.head["environment"].items())
-        note = "" if self.judged else "\nSmall sizes: the targets are set for others.\n"
-        return "\n".join([*head, *rows]) + f"\n{note}\nMeasured on: {facts}.\n"
+        return "\n".join([*head, *rows]) + f"\n\n{note}Measured on: {facts}.\n"
 
     def _verdict(self, line: Line) -> str:
         if not all(check.kept for check in line.checks):

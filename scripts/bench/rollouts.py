@@ -251,8 +251,8 @@ def _scale(settings: Settings, base: Work, name: str, values: Sequence[int]) -> 
         some = times[str(value)]
         yield Line(
             "scaling",
-            f"rollout of {work.draws} draws, {work.turns} turns, {_side(results[str(value)])} px, "
-            f"{work.tokens} tokens a turn",
+            f"rollout, draws {work.draws}, turns {work.turns}, {_side(results[str(value)])} px, "
+            f"tokens of a turn {work.tokens}",
             median(some),
             "s",
             None,

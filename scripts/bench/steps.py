@@ -220,4 +220,4 @@ def ours_child(arguments: Mapping[str, Any]) -> dict[str, Any]:
     for _ in range(MEMORY_STEPS):
         ours.step()
     peak = memory_peak()
-    return {"peak_mib": peak, "growth_mib": peak - loaded, "steps": len(ours.seconds)}
+    return {"peak_mib": peak, "loaded_mib": loaded, "growth_mib": peak - loaded, "steps": len(ours.seconds)}

@@ -168,4 +168,4 @@ def trl_child(arguments: Mapping[str, Any]) -> dict[str, Any]:
     loaded = memory_now()
     trainer.train()
     peak = memory_peak()
-    return {"peak_mib": peak, "growth_mib": peak - loaded, "steps": len(watch.seconds)}
+    return {"peak_mib": peak, "loaded_mib": loaded, "growth_mib": peak - loaded, "steps": len(watch.seconds)}
