@@ -1,4 +1,5 @@
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,30 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def policy(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> HuggingFacePolicy:
     """A random policy of each family."""
     return HuggingFacePolicy(checkpoints[request.param])
+
+
+class LookingPolicy(HuggingFacePolicy):
+    """A random policy whose turns are short and whose words are read as looks and answers."""
+
+    def scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Make the end of a turn likely."""
+        more = torch.zeros(self.vocabulary_size)
+        more[self.end_of_turn] = 6.0
+        return super().scores(hidden) + more
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Read the sum of the words as one of three places to look at, or as an answer."""
+        number = sum(token_ids) % 5
+        if number > 2:
+            return "<reasoning>so</reasoning><answer>solid</answer>"
+        box = [30 * number, 10, 30 * number + 40, 50]
+        return f'<reasoning>so</reasoning><action>{{"name":"Gaze","coordinate":{box}}}</action>'
+
+
+@pytest.fixture(params=FAMILIES)
+def looking(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> LookingPolicy:
+    """A random policy of each family that looks."""
+    return LookingPolicy(checkpoints[request.param])
 
 
 def phantom_cases(policy: HuggingFacePolicy, number: int, **arguments: object) -> list[Case]:

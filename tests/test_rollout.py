@@ -1,8 +1,9 @@
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import phantom_cases
+from conftest import LookingPolicy, phantom_cases
 
 from medeyes_monai.geometry import Box
 from medeyes_monai.policy import HuggingFacePolicy, Segment
@@ -83,14 +84,37 @@ def test_parity_of_a_padded_episode_with_the_same_episode_alone(policy: HuggingF
             torch.testing.assert_close(together[row, : len(episode)], alone, atol=TOLERANCE, rtol=0)
 
 
-def test_a_draw_does_not_depend_on_what_else_is_in_the_batch(policy: HuggingFacePolicy) -> None:
-    cases = phantom_cases(policy, 3)
-    together = rollout(policy, cases, draws=2, address=(7,), max_turn_tokens=10)
-    alone = rollout(policy, cases[1:2], draws=2, address=(7,), max_turn_tokens=10)
-    other = rollout(policy, cases[1:2], draws=2, address=(8,), max_turn_tokens=10)
-    for a, b, c in zip(together[2:4], alone, other, strict=True):
+def test_parity_of_draws_where_looks_come_at_different_times(looking: LookingPolicy) -> None:
+    episodes = rollout(looking, phantom_cases(looking, 3), draws=8, max_turn_tokens=16)
+    looks = [len(episode.trajectory.fixations) for episode in episodes]
+    assert {0, 1, 2} <= set(looks)  # so they come at different times
+    with torch.no_grad():
+        full = looking.score(episodes)
+    for row, episode in enumerate(episodes):
+        got, mask = full.logprobs[row, : len(episode)], episode.response_mask
+        torch.testing.assert_close(episode.behaviour_logprobs[mask], got[mask], atol=TOLERANCE, rtol=0)
+
+
+def test_a_draw_does_not_depend_on_what_else_is_in_the_batch(looking: LookingPolicy) -> None:
+    cases = phantom_cases(looking, 3)
+    together = rollout(looking, cases, draws=4, address=(7,), max_turn_tokens=16)
+    alone = rollout(looking, cases[1:2], draws=4, address=(7,), max_turn_tokens=16)
+    other = rollout(looking, cases[1:2], draws=4, address=(8,), max_turn_tokens=16)
+    for a, b, c in zip(together[4:8], alone, other, strict=True):
         assert a.token_ids.tolist() == b.token_ids.tolist()
         assert b.token_ids.tolist() != c.token_ids.tolist()
+
+
+def test_a_prompt_that_draws_share_is_read_once(looking: LookingPolicy) -> None:
+    cases = phantom_cases(looking, 2)
+    read: list[torch.Size] = []
+    hook = looking.core.model.language_model.register_forward_pre_hook(
+        lambda _, __, given: read.append(given["inputs_embeds"].shape), with_kwargs=True
+    )
+    rollout(looking, cases, draws=8, max_turn_tokens=2)
+    hook.remove()
+    assert read[0][0] == len(cases)
+    assert max(shape[1] for shape in read[1:]) < read[0][1]
 
 
 def test_image_tokens_are_never_drawn(policy: HuggingFacePolicy) -> None:
@@ -105,6 +129,76 @@ def test_an_episode_cut_at_its_token_limit_is_defective(policy: HuggingFacePolic
     (episode,) = rollout(policy, phantom_cases(policy, 1), draws=1, max_turn_tokens=1)
     assert episode.defect is not None
     assert int(episode.response_mask.sum()) == 1
+
+
+def test_a_batch_in_which_every_row_ends_at_once_is_a_batch_of_episodes(policy: HuggingFacePolicy) -> None:
+    episodes = rollout(policy, phantom_cases(policy, 2), draws=3, max_turn_tokens=1)
+    assert [episode.response_mask.sum().item() for episode in episodes] == [1] * 6
+
+
+def test_rows_without_a_valid_action_end_as_defects_and_leave_the_others_alone(
+    looking: LookingPolicy,
+) -> None:
+    class Mumbling(LookingPolicy):
+        def decode(self, token_ids: Sequence[int]) -> str:
+            return "mumble" if sum(token_ids) % 2 else super().decode(token_ids)
+
+    mumbling = Mumbling(looking.path)
+    cases = phantom_cases(mumbling, 2)
+    clear = rollout(looking, cases, draws=8, max_turn_tokens=16)
+    mixed = rollout(mumbling, cases, draws=8, max_turn_tokens=16)
+    ended = [episode for episode in mixed if "mumble" in episode.turns]
+    assert 0 < len(ended) < len(mixed)
+    assert all(episode.defect and episode.turns[-1] == "mumble" for episode in ended)
+    for a, b in zip(clear, mixed, strict=True):
+        if b not in ended:
+            assert a.token_ids.tolist() == b.token_ids.tolist()
+
+
+def test_an_episode_ends_as_too_long_at_the_position_limit(looking: LookingPolicy) -> None:
+    cases = phantom_cases(looking, 2)
+    free = rollout(looking, cases, draws=8, max_turn_tokens=16)
+    prompt = max(len(looking.prompt(case).token_ids) for case in cases)
+    looking.max_tokens = prompt + 6
+    tight = rollout(looking, cases, draws=8, max_turn_tokens=16)
+    assert max(len(episode) for episode in tight) <= prompt + 6
+    assert {episode.defect for episode in tight if len(episode.pictures) > 1} <= {"too_long"}
+    for a, b in zip(free, tight, strict=True):
+        if len(a) <= prompt + 6:
+            assert a.token_ids.tolist() == b.token_ids.tolist()
+            assert a.defect == b.defect
+        else:
+            assert b.defect == "too_long"
+
+
+def test_a_prompt_that_fills_all_positions_is_an_episode_without_a_turn(looking: LookingPolicy) -> None:
+    short, long = phantom_cases(looking, 2)
+    long = replace(long, question="candidates " * 60)
+    looking.max_tokens = len(looking.prompt(short).token_ids) + 20
+    first, second = rollout(looking, [short, long], draws=1, max_turn_tokens=16)
+    assert first.turns
+    assert (second.defect, second.turns, int(second.response_mask.sum())) == ("too_long", (), 0)
+    with torch.no_grad():
+        assert looking.score([second]).logprobs.abs().sum() == 0
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (1, 1)])
+def test_a_look_at_less_than_a_patch_is_shown_enlarged(
+    policy: HuggingFacePolicy, corner: tuple[int, int]
+) -> None:
+    class Peering(LookingPolicy):
+        def decode(self, token_ids: Sequence[int]) -> str:
+            x, y = (side - 1 if far else 0 for side, far in zip(frame, corner, strict=True))
+            box = [x, y, x + 1, y + 1]
+            return f'<reasoning>so</reasoning><action>{{"name":"Gaze","coordinate":{box}}}</action>'
+
+    peering = Peering(policy.path)
+    (case,) = phantom_cases(peering, 1)
+    frame = peering.frame(case.scene)
+    episodes = rollout(peering, [case], draws=4, max_turn_tokens=16, max_looks=1)
+    shown = [picture.shape for episode in episodes for picture in episode.pictures[1:]]
+    assert shown
+    assert all(side % peering.patch == 0 for shape in shown for side in shape[:2])
 
 
 def test_blanked_looks_change_the_scores_after_them_and_nothing_before(policy: HuggingFacePolicy) -> None:

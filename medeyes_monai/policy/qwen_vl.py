@@ -189,11 +189,7 @@ class CachedReader:
 
 def pad(segments: Sequence[Segment]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return token ids ``[B, T]``, right-padded with 0, and which of them are real; T is at least 1."""
-    longest = max(1, *(len(segment.token_ids) for segment in segments))
-    ids = torch.zeros(len(segments), longest, dtype=torch.long)
-    mask = torch.zeros(len(segments), longest, dtype=torch.bool)
-    for number, segment in enumerate(segments):
-        size = len(segment.token_ids)
-        ids[number, :size] = torch.tensor(segment.token_ids, dtype=torch.long)
-        mask[number, :size] = True
-    return ids, mask
+    sizes = torch.tensor([len(segment.token_ids) for segment in segments])
+    longest = max(1, int(sizes.max()))
+    ids = [[*segment.token_ids, *[0] * (longest - len(segment.token_ids))] for segment in segments]
+    return torch.tensor(ids, dtype=torch.long), torch.arange(longest) < sizes[:, None]
