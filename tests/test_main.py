@@ -159,12 +159,12 @@ def test_a_missing_policy_directory_is_named(fails, tmp_path):
     assert "no such directory" in fails("train", policy=tmp_path / "absent")
 
 
-def test_a_policy_family_that_is_not_supported_is_named(fails, tmp_path, checkpoints):
+def test_a_policy_that_makes_no_text_of_images_is_named(fails, tmp_path, checkpoints):
     shutil.copytree(checkpoints["qwen3_vl"], tmp_path / "policy")
     file = tmp_path / "policy" / "config.json"
     file.write_text(json.dumps({"model_type": "llama", "vocab_size": 8}))
     line = fails("train", policy=tmp_path / "policy")
-    assert "family 'llama' is not supported; supported: qwen2_5_vl, qwen3_vl" in line
+    assert "family 'llama' makes no text of images and text" in line
 
 
 def test_an_image_that_does_not_exist_is_named(fails):

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from medeyes_monai.errors import ConfigError
+from medeyes_monai.policy.processor import special_ids
 
 __all__ = ["Conversation"]
 
@@ -35,7 +36,21 @@ class Conversation:
             )
         self.tokenizer = tokenizer
         self.image_token_id = image_token_id
-        self.end_of_turn: int = tokenizer.eos_token_id
+
+    @cached_property
+    def end_of_turn(self) -> int:
+        """Token that ends each turn: the special token after a reply, or the end of a text if there is none.
+
+        Raises:
+            ConfigError: If there is neither.
+        """
+        replied = self._rendered([_question("?"), self._reply], invite=False)[1]
+        ids = self._special(replied)
+        if ids and ids[0] in special_ids(self.tokenizer):
+            return ids[0]
+        if self.tokenizer.eos_token_id is None:
+            raise ConfigError("the chat template ends a reply with no special token; set the eos_token")
+        return int(self.tokenizer.eos_token_id)
 
     def prompt(self, content: str, picture: tuple[int, ...]) -> tuple[int, ...]:
         """Return the ids of the first message and the invitation to speak.
@@ -70,8 +85,10 @@ class Conversation:
 
     @cached_property
     def _prompt_parts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        before, after = self._rendered([_question(_SENTINEL)])
-        return self._special(before), self._special(after)
+        before, after = (self._special(part) for part in self._rendered([_question(_SENTINEL)]))
+        start = self.tokenizer.bos_token_id
+        begins = start is not None and self.tokenizer("?").input_ids[0] == start
+        return (start, *before) if begins and before[0] != start else before, after
 
     @cached_property
     def _feedback_ids(self) -> tuple[int, ...]:
@@ -80,16 +97,22 @@ class Conversation:
             {"type": "image"},
             {"type": "text", "text": "</feedback>"},
         ]
-        turns = [
-            _question("?"),
-            {"role": "assistant", "content": _SENTINEL},
-            {"role": "user", "content": look},
-        ]
+        turns = [_question("?"), self._reply, {"role": "user", "content": look}]
         ids = self._special(self._rendered(turns)[1])
         return ids[1:] if ids[0] == self.end_of_turn else ids
 
-    def _rendered(self, messages: list[dict[str, Any]]) -> list[str]:
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    @cached_property
+    def _reply(self) -> dict[str, Any]:
+        """A reply in the form that the template shows: plain text, or a list of parts like a question."""
+        reply: dict[str, Any] = {"role": "assistant", "content": _SENTINEL}
+        shown = self._text([_question("?"), reply], invite=False)
+        return reply if _SENTINEL in shown else reply | {"content": [{"type": "text", "text": _SENTINEL}]}
+
+    def _text(self, messages: list[dict[str, Any]], invite: bool) -> str:
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=invite))
+
+    def _rendered(self, messages: list[dict[str, Any]], invite: bool = True) -> list[str]:
+        text = self._text(messages, invite)
         parts = text.split(_SENTINEL)
         if len(parts) != 2:
             raise ConfigError(

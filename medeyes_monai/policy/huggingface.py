@@ -1,4 +1,4 @@
-"""A policy from any checkpoint directory or hub name: Qwen-VL families on the fast path."""
+"""A policy from any checkpoint directory or hub name: Qwen-VL families on the fast path, others beside it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
@@ -16,6 +17,8 @@ from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.base import Segment, TokenScores
 from medeyes_monai.policy.conversation import Conversation
 from medeyes_monai.policy.decoding import EpisodeDecoder
+from medeyes_monai.policy.family import Family
+from medeyes_monai.policy.generic import GenericFamily
 from medeyes_monai.policy.loading import (
     POLICY_FILE,
     DType,
@@ -23,9 +26,11 @@ from medeyes_monai.policy.loading import (
     check_checkpoint,
     load_core,
     stored_settings,
+    vision_tower,
 )
 from medeyes_monai.policy.logprobs import rows_for, score_tokens
 from medeyes_monai.policy.qwen_vl import QwenVL
+from medeyes_monai.policy.trial import check_cache, logit_cap
 from medeyes_monai.scenes import Case, Scene, View
 from medeyes_monai.trajectory import Episode
 
@@ -33,7 +38,7 @@ __all__ = ["INSTRUCTION", "HuggingFacePolicy"]
 
 Coordinates = Literal["pixels", "relative"]
 FAMILIES: dict[str, Coordinates] = {"qwen2_5_vl": "pixels", "qwen3_vl": "relative"}
-"""Supported values of ``model_type``, and the frame in which each family was trained to write boxes."""
+"""Values of ``model_type`` with code of their own, and the frame in which each was trained to write boxes."""
 RELATIVE_EXTENT = 1000
 """Extent of every axis for families that write relative coordinates."""
 FORBIDDEN = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
@@ -96,11 +101,12 @@ class HuggingFacePolicy(torch.nn.Module):
             raise ConfigError(f"attention must be 'sdpa' or 'eager', which take any mask; got {attention!r}")
         self.path = str(path)
         check_checkpoint(self.path)
-        tokenizer, self.core = load_core(self.path, dtype, attention, FAMILIES)
-        self.family = QwenVL(self.core, self.path, feature_budget)
+        tokenizer, self.core = load_core(self.path, dtype, attention)
         stored = stored_settings(self.path)
         name = self.core.config.model_type
-        self.coordinates: Coordinates = coordinates or stored.get("coordinates", FAMILIES[name])
+        self.coordinates: Coordinates = coordinates or stored.get(
+            "coordinates", FAMILIES.get(name, "relative")
+        )
         self.instruction: str = instruction or stored.get("instruction", INSTRUCTION)
         if self.coordinates not in ("pixels", "relative") or "{question}" not in self.instruction:
             raise ConfigError(
@@ -108,21 +114,33 @@ class HuggingFacePolicy(torch.nn.Module):
                 f"got {self.coordinates!r} and {self.instruction!r}"
             )
         self.temperature = temperature
-        text = self.core.config.get_text_config()
-        self.vocabulary_size, self.max_tokens = int(text.vocab_size), int(text.max_position_embeddings)
+        self.vocabulary_size = int(self.core.get_output_embeddings().weight.shape[0])
+        self.max_tokens = int(self.core.config.get_text_config().max_position_embeddings)
         self.image_token_id = int(self.core.config.image_token_id)
-        self.conversation = Conversation(tokenizer, self.image_token_id)
+        never = [i for i in tokenizer.convert_tokens_to_ids(list(FORBIDDEN)) if i is not None]
+        self._cap: float | None = None
+        self.family: Family
+        if name in FAMILIES:
+            self.family = QwenVL(self.core, self.path, feature_budget)
+            self.conversation = Conversation(tokenizer, self.image_token_id)
+        else:
+            self.family = family = GenericFamily(self.core, self.path)
+            tokenizer = family.pictures.tokenizer
+            self.conversation = Conversation(tokenizer, family.pictures.placeholder)
+            never += family.pictures.picture_tokens
         forbidden = torch.zeros(self.vocabulary_size, dtype=torch.bool)
-        forbidden[[i for i in tokenizer.convert_tokens_to_ids(list(FORBIDDEN)) if i is not None]] = True
+        forbidden[never] = True
         forbidden[len(tokenizer) :] = True
         self._forbidden: torch.Tensor
         self.register_buffer("_forbidden", forbidden, persistent=False)
         if freeze_vision:
-            self.core.model.visual.requires_grad_(False)
+            vision_tower(self.core).requires_grad_(False)
         self.adapted = None if lora is None else add_adapter(self.core, lora)
         if gradient_checkpointing:
             self.core.gradient_checkpointing_enable({"use_reentrant": False})
         self.to(device)
+        if name not in FAMILIES:
+            self._try()
 
     @property
     def device(self) -> torch.device:
@@ -171,7 +189,9 @@ class HuggingFacePolicy(torch.nn.Module):
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return tempered float32 logits ``[..., V]`` of hidden states ``[..., D]``, forbidden ones -inf."""
-        logits: torch.Tensor = self.core.lm_head(hidden).float()
+        logits: torch.Tensor = self.core.get_output_embeddings()(hidden).float()
+        if self._cap is not None:
+            logits = self._cap * torch.tanh(logits / self._cap)
         if self.temperature != 1:
             logits = logits / self.temperature
         return logits.masked_fill(self._forbidden, float("-inf"))
@@ -228,3 +248,13 @@ class HuggingFacePolicy(torch.nn.Module):
         self.family.processor.save_pretrained(target)
         settings = {"coordinates": self.coordinates, "instruction": self.instruction}
         (target / POLICY_FILE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+    def _try(self) -> None:
+        """Make sure that a family without code of its own does what is expected of all."""
+        said = self.encode("left or right?")
+        self._cap = logit_cap(self.core, said)
+        picture = np.zeros((64, 96, 3), np.uint8)
+        picture[16:, 24:] = 255
+        shown = self.family.picture_ids(picture)
+        prompts = [Segment(self.conversation.prompt(text, shown), (picture,)) for text in ("?", "which one?")]
+        check_cache(self.family, prompts, said, self.core.config.model_type)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from medeyes_monai.errors import ConfigError
 
-__all__ = ["POLICY_FILE", "add_adapter", "check_checkpoint", "load_core", "stored_settings"]
+__all__ = ["POLICY_FILE", "add_adapter", "check_checkpoint", "load_core", "stored_settings", "vision_tower"]
 
 POLICY_FILE = "policy_config.json"
 """Optional file in a checkpoint directory with the defaults of ``coordinates`` and ``instruction``."""
@@ -44,27 +44,32 @@ def check_checkpoint(path: str) -> None:
         )
 
 
-def load_core(path: str, dtype: DType, attention: str, families: Collection[str]) -> tuple[Any, Any]:
+def load_core(path: str, dtype: DType, attention: str) -> tuple[Any, Any]:
     """Return a checkpoint's tokenizer and model.
 
     Args:
         path: Checkpoint directory or hub name.
         dtype: Type of the weights.
         attention: Attention implementation of transformers.
-        families: Values of ``model_type`` that are supported.
 
     Raises:
-        ConfigError: If they cannot be loaded, or the family is not supported.
+        ConfigError: If they cannot be loaded, or the model does not make text of images and text.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+    from transformers import (
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoConfig,
+        AutoModelForImageTextToText,
+        AutoTokenizer,
+    )
 
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ConfigError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
     try:
-        family = AutoConfig.from_pretrained(path).model_type
-        if family not in families:
+        config = AutoConfig.from_pretrained(path)
+        if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise ConfigError(
-                f"policy {path}: family {family!r} is not supported; supported: {', '.join(sorted(families))}"
+                f"policy {path}: family {config.model_type!r} makes no text of images and text; give a "
+                "checkpoint of an image-text-to-text model, such as qwen3_vl, gemma3 or idefics3"
             )
         tokenizer = AutoTokenizer.from_pretrained(path)
         core = AutoModelForImageTextToText.from_pretrained(
@@ -75,6 +80,21 @@ def load_core(path: str, dtype: DType, attention: str, families: Collection[str]
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ConfigError(f"policy {path}: cannot be loaded ({error})") from error
     return tokenizer, core
+
+
+def vision_tower(core: Any) -> Any:
+    """Return the part of a model that encodes pictures.
+
+    Raises:
+        ConfigError: If it is not found.
+    """
+    tower = core.get_encoder(modality="image")
+    if tower is core or tower is core.base_model:
+        raise ConfigError(
+            f"family {core.config.model_type!r} has no vision tower that can be told apart; use "
+            "freeze_vision: false"
+        )
+    return tower
 
 
 def add_adapter(core: Any, lora: Mapping[str, Any]) -> Any:
