@@ -142,6 +142,7 @@ def test_without_trl_the_part_step_names_the_extra(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("trl") is None, reason="needs the extra bench")
 def test_step_of_trl_and_ours_have_one_gradient_on_equal_completions(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--quick", "--repeats", "1", "--only", "step"]

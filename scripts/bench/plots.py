@@ -82,7 +82,7 @@ def _scaling(ax: Axes, name: str, lines: Sequence[Line]) -> None:
         ax.legend(fontsize=7, frameon=False, loc="best")
 
 
-def _plain(value: float, place: int | None = None) -> str:
+def _plain(value: float, place: float | None = None) -> str:
     return f"{value:.3g}"
 
 

@@ -233,7 +233,7 @@ def scaling_jobs(settings: Settings) -> list[Job]:
     }
     if settings.quick:
         base = Work(side=56, draws=2, turns=2, tokens=settings.tokens)
-        grid = {"draws": (1, 8), "turns": (1, 2), "side": (56, 112), "tokens": (4, 8)}
+        grid = {"draws": (1, 8), "turns": (1, 2), "side": (56, 84), "tokens": (2, 4)}
     return [
         Job(f"scaling over {name}", partial(_scale, settings, base, name, values))
         for name, values in grid.items()

@@ -17,7 +17,7 @@ from medeyes_monai.policy import Decoder, HuggingFacePolicy, Segment
 from medeyes_monai.policy.huggingface import FORBIDDEN
 from medeyes_monai.policy.tiny import make_tiny_checkpoint
 from medeyes_monai.protocol import render_answer, render_fixation
-from medeyes_monai.scenes import Case, ImageScene
+from medeyes_monai.scenes import Case, ImageScene, Scene
 from medeyes_monai.trajectory import Episode, Fixation, Picture, Trajectory
 
 Family = Literal["qwen2_5_vl", "qwen3_vl"]
@@ -88,7 +88,7 @@ class PacedPolicy(HuggingFacePolicy):
             return render_answer("", "yes")
         return render_fixation(Fixation("", self.region(draw, turn)))
 
-    def watch(self, scene: ImageScene) -> None:
+    def watch(self, scene: Scene) -> None:
         """Set the scene whose overview is the frame of the scripted looks."""
         self.extent = scene.frame
 
@@ -156,8 +156,10 @@ def noise_case(side: int, patch: int, number: int = 0) -> Case:
     side, key = max(1, side // patch) * patch, f"noise-{number}"
     rng = np.random.default_rng(number)
     image = rng.integers(0, 256, (3, 2 * side, 2 * side), dtype=np.uint8)
-    budget = {"overview_pixels": side**2, "look_pixels": side**2}
-    return Case(key, ImageScene(image, key=key, patch=patch, min_extent=1, **budget), QUESTION, "yes")
+    scene = ImageScene(
+        image, key=key, patch=patch, min_extent=1, overview_pixels=side**2, look_pixels=side**2
+    )
+    return Case(key, scene, QUESTION, "yes")
 
 
 def episode_of(prompt: Segment, written: torch.Tensor, case: str = "noise-0") -> Episode:
