@@ -1,12 +1,15 @@
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 import torch
-from conftest import phantom_cases
+from conftest import FAMILIES, phantom_cases
 from monai.handlers import StatsHandler, TensorBoardStatsHandler, from_engine
 from torch.utils.data import Dataset
 
@@ -68,18 +71,43 @@ def experience_of(episodes: list[Episode]) -> Experience:
 
 
 def gradients(
-    policy: HuggingFacePolicy, episodes: list[Episode], advantages: torch.Tensor, micro_batch: int = 8
+    policy: HuggingFacePolicy,
+    episodes: list[Episode],
+    advantages: torch.Tensor,
+    micro_tokens: int = 10_000,
+    reference: HuggingFacePolicy | None = None,
+    **objective: float,
 ) -> dict[str, float]:
     policy.zero_grad()
     return accumulate_gradients(
         policy,
         experience_of(episodes),
         advantages,
-        DualStreamObjective(),
-        micro_batch=micro_batch,
+        DualStreamObjective(**objective),  # type: ignore[arg-type]
+        micro_tokens=micro_tokens,
         backward=torch.Tensor.backward,
         autocast=nullcontext,
+        reference=reference,
     )
+
+
+def gradients_of(policy: HuggingFacePolicy) -> list[torch.Tensor]:
+    return [p.grad.clone() for p in policy.parameters() if p.grad is not None]
+
+
+def adapted_policy(checkpoint: Path, **arguments: object) -> HuggingFacePolicy:
+    lora = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
+    return HuggingFacePolicy(checkpoint, lora=lora, **arguments)  # type: ignore[arg-type]
+
+
+def trained_adapter(checkpoint: Path) -> HuggingFacePolicy:
+    """A policy whose adapter does something."""
+    policy = adapted_policy(checkpoint)
+    generator = torch.Generator().manual_seed(2)
+    for parameter in policy.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0, 0.3, generator=generator)
+    return policy
 
 
 @pytest.mark.parametrize("stream", ["policy", "expert"])
@@ -99,16 +127,55 @@ def test_gradient_of_each_stream_makes_a_good_episode_likelier_and_a_bad_one_rar
     assert (after - before) * advantage > 0
 
 
-def test_gradient_of_micro_batches_of_one_equals_that_of_one_batch(policy: HuggingFacePolicy) -> None:
+def test_gradient_of_any_microbatch_budget_equals_that_of_one_pass(policy: HuggingFacePolicy) -> None:
     episodes = episodes_of(policy, 5, "policy") + episodes_of(policy, 3, "expert")
     advantages = torch.tensor([1.0, -1.0, 0.5, -0.5, 2.0, 1.0, -1.0, 0.3])
+    longest = max(map(len, episodes))
+    terms = {"entropy_weight": 0.01}
+    whole = gradients(policy, episodes, advantages, micro_tokens=8 * longest, **terms)
+    expected = gradients_of(policy)
+    assert whole["micro_batches"] == 2  # one for each stream
+    assert -1 <= whole["gradient_cosine"] <= 1
+    cut = []
+    for budget in (1, longest, 2 * longest, 3 * longest + 1):
+        numbers = gradients(policy, episodes, advantages, micro_tokens=budget, **terms)
+        for one, all_at_once in zip(gradients_of(policy), expected, strict=True):
+            torch.testing.assert_close(one, all_at_once, atol=1e-6, rtol=0)
+        cut.append(numbers.pop("micro_batches"))
+        assert numbers == pytest.approx({k: v for k, v in whole.items() if k != "micro_batches"}, abs=1e-4)
+    assert cut[0] == 8
+    assert cut == sorted(cut, reverse=True)
+    assert cut[-1] > 2
+
+
+def test_a_microbatch_budget_below_one_token_is_refused(
+    checkpoints: dict[str, Path], policy: HuggingFacePolicy, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="micro_tokens"):
+        gradients(policy, episodes_of(policy, 1, "expert"), torch.ones(1), micro_tokens=0)
+    with pytest.raises(ConfigError, match="micro_tokens"):
+        trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=1, micro_tokens=0)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradient_with_gradient_checkpointing_is_the_same(
+    checkpoints: dict[str, Path], family: str, lora: bool
+) -> None:
+    make = adapted_policy if lora else HuggingFacePolicy
+    advantages = torch.tensor([1.0, -1.0, 0.5])
     found = []
-    for size in (1, 8):
-        numbers = gradients(policy, episodes, advantages, micro_batch=size)
-        found.append([p.grad.clone() for p in policy.parameters() if p.grad is not None])
-        assert -1 <= numbers["gradient_cosine"] <= 1
-    for one, eight in zip(*found, strict=True):
-        torch.testing.assert_close(one, eight, atol=1e-6, rtol=1e-4)
+    for switch in (False, True):
+        torch.manual_seed(0)  # adapters start at random
+        policy = make(checkpoints[family], gradient_checkpointing=switch)
+        policy.train(True)
+        layers = [m for m in policy.modules() if getattr(m, "gradient_checkpointing", False)]
+        assert bool(layers) == switch
+        gradients(policy, episodes_of(policy, 3, "expert"), advantages)
+        found.append(gradients_of(policy))
+    assert any(gradient.abs().max() > 1e-4 for gradient in found[0])
+    for plain, again in zip(*found, strict=True):
+        torch.testing.assert_close(plain, again, atol=1e-7, rtol=1e-5)
 
 
 def test_gradient_norms_of_the_streams_are_those_of_each_stream_alone(policy: HuggingFacePolicy) -> None:
@@ -119,11 +186,29 @@ def test_gradient_norms_of_the_streams_are_those_of_each_stream_alone(policy: Hu
     assert alone["policy/gradient_norm"] == 0
 
 
+def test_gradient_cosine_is_that_of_the_gradients_of_each_stream(policy: HuggingFacePolicy) -> None:
+    mine, others = episodes_of(policy, 2, "policy"), episodes_of(policy, 3, "expert")
+    both = gradients(policy, mine + others, torch.tensor([1.0, -0.5, 1.0, 1.0, 1.0]))
+    vectors = []
+    for episodes, advantages in ((mine, torch.tensor([1.0, -0.5])), (others, torch.ones(3))):
+        gradients(policy, episodes, advantages)
+        vectors.append(torch.cat([gradient.flatten() for gradient in gradients_of(policy)]))
+    expected = torch.cosine_similarity(*vectors, dim=0).item()
+    assert both["gradient_cosine"] == pytest.approx(expected, abs=1e-4)
+    assert both["policy/gradient_norm"] == pytest.approx(vectors[0].norm().item(), rel=1e-4)
+
+
 def trainer_of(
-    checkpoint: Path, output: Path, *, epochs: int, resume: bool = False, **arguments: object
+    checkpoint: Path,
+    output: Path,
+    *,
+    epochs: int,
+    resume: bool = False,
+    policy_arguments: Mapping[str, Any] = MappingProxyType({}),
+    **arguments: object,
 ) -> DualStreamGRPOTrainer:
     """A trainer as a new process would make it."""
-    policy = HuggingFacePolicy(checkpoint)
+    policy = HuggingFacePolicy(checkpoint, **policy_arguments)
     expert = MemoExpert(AnnotationExpert(PhantomReader()))
     return DualStreamGRPOTrainer(
         policy,
@@ -236,8 +321,7 @@ def test_monai_handlers_attach_and_every_step_leaves_a_line(
 def test_low_rank_adapters_train_and_are_merged_when_saved(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    lora = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
-    policy = HuggingFacePolicy(checkpoints["qwen3_vl"], lora=lora)
+    policy = adapted_policy(checkpoints["qwen3_vl"])
     trained = [name for name, p in policy.named_parameters() if p.requires_grad]
     assert trained
     assert all("lora_" in name for name in trained)
@@ -252,6 +336,79 @@ def test_low_rank_adapters_train_and_are_merged_when_saved(
     torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kl_to_the_policy_without_its_adapter_is_that_to_a_second_policy(
+    checkpoints: dict[str, Path], family: str
+) -> None:
+    policy = trained_adapter(checkpoints[family])
+    second = HuggingFacePolicy(checkpoints[family])
+    episodes = episodes_of(policy, 3, "policy")
+    found = []
+    for reference in (None, second):
+        numbers = gradients(policy, episodes, torch.ones(3), reference=reference, kl_weight=0.5)
+        found.append((numbers, gradients_of(policy)))
+    assert found[0][0]["policy/kl_mean"] > 1e-3
+    assert found[0][0] == found[1][0]
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_kl_of_a_new_adapter_is_zero_and_grows_with_training(checkpoints: dict[str, Path]) -> None:
+    policy = adapted_policy(checkpoints["qwen3_vl"])
+    episodes = episodes_of(policy, 3, "policy")
+    assert gradients(policy, episodes, torch.ones(3), kl_weight=0.5)["policy/kl_mean"] == 0
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.1 * parameter.grad.sign()
+    assert gradients(policy, episodes, torch.ones(3), kl_weight=0.5)["policy/kl_mean"] > 1e-4
+
+
+def test_the_adapter_is_on_again_after_the_reference_even_after_an_error(
+    checkpoints: dict[str, Path],
+) -> None:
+    policy = trained_adapter(checkpoints["qwen2_5_vl"])
+    episodes = episodes_of(policy, 2, "expert")
+    trained = [name for name, p in policy.named_parameters() if p.requires_grad]
+
+    def logprobs() -> torch.Tensor:
+        with torch.no_grad():
+            return policy.score(episodes).logprobs
+
+    before = logprobs()
+    with policy.reference():
+        without = logprobs()
+    assert torch.equal(logprobs(), before)
+    assert not torch.allclose(without, before, atol=1e-3)
+    with pytest.raises(KeyError), policy.reference():
+        raise KeyError
+    assert torch.equal(logprobs(), before)
+    assert [name for name, p in policy.named_parameters() if p.requires_grad] == trained
+
+
+def test_training_with_a_kl_weight_and_an_adapter_logs_the_kl_and_the_micro_batches(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    objective = DualStreamObjective(kl_weight=0.1, entropy_weight=0.01)
+    lora = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
+    log = tmp_path / "metrics.jsonl"
+    trainer_of(
+        checkpoints["qwen3_vl"],
+        tmp_path / "states",
+        epochs=1,
+        objective=objective,
+        policy_arguments={"lora": lora, "gradient_checkpointing": True},
+        micro_tokens=1,
+        handlers=[StepLog(log)],
+    ).run()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert lines[0]["policy/kl_mean"] == 0
+    assert lines[-1]["policy/kl_mean"] > 0
+    for line in lines:
+        assert line["micro_batches"] == line["policy/episodes"] + line.get("expert/episodes", 0)
+
+
 def test_a_kl_weight_without_a_reference_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="reference"):
-        trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=1, objective=DualStreamObjective(kl_weight=0.1))
+    objective = DualStreamObjective(kl_weight=0.1)
+    with pytest.raises(ConfigError, match=r"lora.* or give a frozen policy as reference"):
+        trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=1, objective=objective)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -89,8 +90,18 @@ class Policy(Protocol):
     def start(self, segments: Sequence[Segment]) -> Decoder:
         """Read one prompt for each row and return the state from which to go on."""
 
-    def score(self, episodes: Sequence[Episode]) -> TokenScores:
-        """Score every response token of some episodes in one teacher-forced pass, with gradient."""
+    def score(self, episodes: Sequence[Episode], *, entropy_gradient: bool = False) -> TokenScores:
+        """Score every response token of some episodes in one teacher-forced pass, with gradient.
+
+        The entropy has a gradient only where it is asked for.
+        """
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Return a context in which the policy is the one that training started from: its adapter is off.
+
+        Raises:
+            ConfigError: If it has no adapter.
+        """
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """Iterate over all parameters, trained or frozen."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -21,12 +21,14 @@ from medeyes_monai.training.loss import (
     dual_stream_loss,
     episode_weights,
 )
+from medeyes_monai.training.microbatches import micro_batches
 from medeyes_monai.trajectory import Episode
 
-__all__ = ["DualStreamObjective", "accumulate_gradients"]
+__all__ = ["DualStreamObjective", "accumulate_gradients", "check_reference"]
 
 Backward = Callable[[torch.Tensor], None]
 Autocast = Callable[[], AbstractContextManager[None]]
+_Gradients = Sequence[torch.Tensor | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,31 @@ class DualStreamObjective:
     constant: float | None = None
 
 
+def check_reference(policy: Policy, objective: DualStreamObjective, reference: Policy | None) -> None:
+    """Refuse a KL term that has nothing to refer to, before anything is computed.
+
+    Raises:
+        ConfigError: If the KL term has a weight, there is no reference, and the policy has no adapter.
+    """
+    if not objective.kl_weight or reference is not None:
+        return
+    try:
+        with policy.reference():
+            pass
+    except ConfigError as error:
+        raise ConfigError(
+            "kl_weight is not 0, but there is no reference: train an adapter (the policy's lora), which can "
+            "be switched off, or give a frozen policy as reference; without either, set kl_weight to 0"
+        ) from error
+
+
 def accumulate_gradients(
     policy: Policy,
     experience: Experience,
     advantages: torch.Tensor,
     objective: DualStreamObjective,
     *,
-    micro_batch: int,
+    micro_tokens: int,
     backward: Backward,
     autocast: Autocast,
     reference: Policy | None = None,
@@ -77,33 +97,38 @@ def accumulate_gradients(
         experience: Scored episodes of the step.
         advantages: Advantage of each episode. Shape ``[N]``.
         objective: The choices of the loss.
-        micro_batch: Largest number of episodes in one pass.
+        micro_tokens: Largest number of tokens in one pass, padding included; an episode that is longer is a
+            pass of its own. See :func:`~medeyes_monai.training.microbatches.micro_batches`.
         backward: Called with the loss of each micro-batch.
         autocast: Gives the context of each forward pass.
-        reference: A frozen policy, for the KL term.
+        reference: A frozen policy for the KL term; None takes the policy without its adapter.
 
     Returns:
-        Diagnostics of the loss, the gradient norm of each stream and ``gradient_cosine`` between them (where
-        both have a gradient).
+        Diagnostics of the loss, the number of ``micro_batches``, the gradient norm of each stream and
+        ``gradient_cosine`` between them (where both have a gradient).
 
     Raises:
-        ConfigError: If ``micro_batch`` is below 1.
+        ConfigError: If ``micro_tokens`` is below 1, or the KL term has a weight but nothing to refer to.
     """
-    if micro_batch < 1:
-        raise ConfigError(f"micro_batch must be at least 1, got {micro_batch}")
     lengths = torch.tensor([int(episode.response_mask.sum()) for episode in experience.episodes])
     weights = episode_weights(lengths, experience.is_expert, objective.normaliser, objective.constant)
-    parts: list[dict[str, float]] = []
     step = _Step(policy, experience, advantages, weights, objective, backward, autocast, reference)
-    gradients: list[torch.Tensor] = []
-    for stream in (True, False):
-        rows = torch.nonzero(experience.is_expert == stream)[:, 0].tolist()
-        rows.sort(key=lambda row: len(experience.episodes[row]))
-        for start in range(0, len(rows), micro_batch):
-            parts.append(step.run(rows[start : start + micro_batch]))
-        gradients.append(_gradient(policy))
-    expert, both = gradients
-    return merge_diagnostics(parts) | _compare(both - expert, expert)
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    expert_rows, policy_rows = (
+        torch.nonzero(experience.is_expert == stream)[:, 0].tolist() for stream in (True, False)
+    )
+    parts = step.run_all(expert_rows, micro_tokens)
+    alone = not (expert_rows and policy_rows)
+    expert = None if alone else [None if p.grad is None else p.grad.clone() for p in trained]
+    parts += step.run_all(policy_rows, micro_tokens)
+    numbers = merge_diagnostics(parts) | {"micro_batches": float(len(parts))}
+    if expert is not None:
+        return numbers | _compare([p.grad for p in trained], expert)
+    norm = _norm([p.grad for p in trained])
+    return numbers | {
+        "policy/gradient_norm": norm if policy_rows else 0.0,
+        "expert/gradient_norm": norm if expert_rows else 0.0,
+    }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,11 +144,17 @@ class _Step:
     autocast: Autocast
     reference: Policy | None
 
+    def run_all(self, rows: Sequence[int], micro_tokens: int) -> list[dict[str, float]]:
+        """Add the gradient of a stream's episodes in micro-batches and return what to log about each."""
+        lengths = [len(self.experience.episodes[row]) for row in rows]
+        return [self.run([rows[n] for n in batch]) for batch in micro_batches(lengths, micro_tokens)]
+
     def run(self, rows: Sequence[int]) -> dict[str, float]:
         """Add the gradient of some episodes and return what to log about them."""
         episodes = [self.experience.episodes[row] for row in rows]
+        reference = self._reference_logprobs(episodes)
         with self.autocast():
-            scores = self.policy.score(episodes)
+            scores = self.policy.score(episodes, entropy_gradient=self.objective.entropy_weight != 0)
         device, index = scores.logprobs.device, torch.tensor(rows)
         behaviour = torch.zeros_like(scores.logprobs)
         for row, episode in enumerate(episodes):
@@ -142,27 +173,46 @@ class _Step:
             expert_weight=self.objective.expert_weight,
             entropy=scores.entropy,
             entropy_weight=self.objective.entropy_weight,
-            reference_logprobs=self._reference_logprobs(episodes),
+            reference_logprobs=reference,
             kl_weight=self.objective.kl_weight,
         )
         self.backward(loss)
         return numbers
 
     def _reference_logprobs(self, episodes: Sequence[Episode]) -> torch.Tensor | None:
-        if self.reference is None:
+        if self.reference is None and not self.objective.kl_weight:
             return None
-        with torch.no_grad(), self.autocast():
-            return self.reference.score(episodes).logprobs
+        base = self.policy.reference() if self.reference is None else nullcontext()
+        with torch.no_grad(), self.autocast(), base:
+            return (self.reference or self.policy).score(episodes).logprobs
 
 
-def _gradient(policy: Policy) -> torch.Tensor:
-    """Return a copy of all gradients as one vector; zeros where a parameter has none yet."""
-    trained = [p for p in policy.parameters() if p.requires_grad]
-    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten().float() for p in trained])
+def _norm(gradients: _Gradients) -> float:
+    """Return the norm of all gradients together, on one copy from the device."""
+    norms = [gradient.float().norm() for gradient in gradients if gradient is not None]
+    return torch.stack(norms).norm().item() if norms else 0.0
 
 
-def _compare(policy: torch.Tensor, expert: torch.Tensor) -> dict[str, float]:
-    numbers = {"policy/gradient_norm": policy.norm().item(), "expert/gradient_norm": expert.norm().item()}
+def _compare(both: _Gradients, expert: _Gradients) -> dict[str, float]:
+    """Return the norms of the streams' gradients and their cosine, one parameter after the other.
+
+    Args:
+        both: The sum of the streams' gradients by parameter.
+        expert: The expert's part of it.
+    """
+    products = []
+    for total, other in zip(both, expert, strict=True):
+        if total is not None:
+            theirs = torch.zeros_like(total) if other is None else other
+            products.append(_products(total - theirs, theirs))
+    own, others, across = torch.stack(products).cpu().double().sum(0).tolist()
+    numbers = {"policy/gradient_norm": own**0.5, "expert/gradient_norm": others**0.5}
     if min(numbers.values()) > 0:
-        numbers["gradient_cosine"] = torch.cosine_similarity(policy, expert, dim=0).item()
+        numbers["gradient_cosine"] = across / (own * others) ** 0.5
     return numbers
+
+
+def _products(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the three scalar products of two tensors with themselves and each other, float32."""
+    one, other = one.flatten().float(), other.flatten().float()
+    return torch.stack([one @ one, other @ other, one @ other])

@@ -22,7 +22,8 @@ from medeyes_monai.training.advantages import AdvantageMode, RunningStatistics, 
 from medeyes_monai.training.batches import StepBatchSampler
 from medeyes_monai.training.checkpoint import CheckpointFolder, TrainingState
 from medeyes_monai.training.experience import Experience, Reward, describe_episodes, gather
-from medeyes_monai.training.objective import DualStreamObjective, accumulate_gradients
+from medeyes_monai.training.microbatches import MICRO_TOKENS
+from medeyes_monai.training.objective import DualStreamObjective, accumulate_gradients, check_reference
 
 __all__ = ["DualStreamGRPOTrainer"]
 
@@ -50,12 +51,12 @@ class DualStreamGRPOTrainer(Trainer):
         advantage_mode: Against what an episode is measured.
         positive_experts_only: Set negative advantages of experts to 0.
         resample: How often a question without variance in the policy's rewards is drawn anew.
-        micro_batch: Largest number of episodes in one pass; does not change the gradient.
+        micro_tokens: Largest number of tokens in one pass, padding included; does not change the gradient.
         updates: Gradient steps on each experience.
         max_gradient_norm: The gradient is scaled down to this norm.
         warmup: Updates over which the learning rate rises to the optimizer's.
         seed: Seed of questions and draws.
-        reference: Frozen policy for the KL term; needed if its weight is not 0.
+        reference: Frozen policy for the KL term; None takes the policy with its adapter off.
         checkpoints: Where states are written; None for nowhere.
         resume: Go on from the newest state there.
         accelerator: Device placement, precision and gradient scaling of accelerate; None for the policy's
@@ -83,7 +84,7 @@ class DualStreamGRPOTrainer(Trainer):
         advantage_mode: AdvantageMode = "stream",
         positive_experts_only: bool = False,
         resample: int = 0,
-        micro_batch: int = 64,
+        micro_tokens: int = MICRO_TOKENS,
         updates: int = 1,
         max_gradient_norm: float = 1.0,
         warmup: int = 0,
@@ -96,11 +97,11 @@ class DualStreamGRPOTrainer(Trainer):
     ) -> None:
         """Check the arguments and attach the handlers."""
         self.objective = objective or DualStreamObjective()
-        if self.objective.kl_weight and reference is None:
-            raise ConfigError("kl_weight is not 0, but there is no reference policy; give one or set it to 0")
-        if min(epoch_length, max_epochs, micro_batch, updates) < 1 or max_gradient_norm <= 0:
+        check_reference(policy, self.objective, reference)
+        if min(epoch_length, max_epochs, micro_tokens, updates) < 1 or max_gradient_norm <= 0:
             raise ConfigError(
-                "max_epochs, epoch_length, micro_batch, updates and max_gradient_norm must be above 0"
+                "max_epochs, epoch_length, micro_tokens, updates and max_gradient_norm must be above 0, got "
+                f"{max_epochs}, {epoch_length}, {micro_tokens}, {updates} and {max_gradient_norm}"
             )
         self.accelerator = accelerator or Accelerator(cpu=_device_of(policy).type == "cpu")
         if self.accelerator.num_processes > 1:
@@ -118,7 +119,7 @@ class DualStreamGRPOTrainer(Trainer):
         self.optimizer = self.accelerator.prepare(optimizer)
         self.reward, self.sampler, self.seed = reward, sampler, seed
         self.advantage_mode, self.positive_experts_only = advantage_mode, positive_experts_only
-        self.resample, self.micro_batch, self.updates = resample, micro_batch, updates
+        self.resample, self.micro_tokens, self.updates = resample, micro_tokens, updates
         self.max_gradient_norm, self.warmup = max_gradient_norm, warmup
         self.running = RunningStatistics()
         self.checkpoints, self.resume = checkpoints, resume
@@ -224,7 +225,7 @@ class DualStreamGRPOTrainer(Trainer):
                 experience,
                 measured.values,
                 self.objective,
-                micro_batch=self.micro_batch,
+                micro_tokens=self.micro_tokens,
                 backward=self.accelerator.backward,
                 autocast=self.accelerator.autocast,
                 reference=self.reference,
