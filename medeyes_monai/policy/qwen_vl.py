@@ -12,6 +12,7 @@ from PIL import Image
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.base import Segment
 from medeyes_monai.policy.cache import RaggedCache
+from medeyes_monai.policy.token_step import TokenStep
 from medeyes_monai.policy.vision import Features, VisionMemo
 from medeyes_monai.trajectory import Picture
 
@@ -46,6 +47,7 @@ class QwenVL:
         self._image_token = int(core.config.image_token_id)
         self.grid: int = self.processor.patch_size * self.processor.merge_size
         self.features = VisionMemo(core.model.visual, self._encode, feature_budget)
+        self.step = TokenStep(core.model.language_model)
 
     def picture_ids(self, picture: Picture) -> tuple[int, ...]:
         """Return the tokens that stand for a picture, one for each cell of the grid.
@@ -158,16 +160,11 @@ class CachedReader:
 
     @torch.no_grad()
     def append(self, segments: Mapping[int, Segment]) -> torch.Tensor:
-        """Append a segment to some rows and return the states of their last tokens ``[n, D]``.
-
-        Rows that are left out take part idly where all segments are single tokens, which costs next to
-        nothing; longer segments are read without them.
-        """
+        """Append a segment to some rows and return the states of their last tokens ``[n, D]``."""
         if not self._position:
             self._position = [0] * len(segments)
-        asked = list(segments)
         if all(len(segment.token_ids) == 1 for segment in segments.values()):
-            segments = {row: segments.get(row, Segment(())) for row in range(len(self._position))}
+            return self._append_tokens({row: segment.token_ids[0] for row, segment in segments.items()})
         rows, parts = list(segments), list(segments.values())
         sizes = [len(part.token_ids) for part in parts]
         ids, mask = pad(parts)
@@ -177,9 +174,17 @@ class CachedReader:
         states = self._model.read(ids, place + start[None, :, None], parts, seen, self._cache)
         for row, step in zip(rows, following, strict=True):
             self._position[row] += step
-        members = [rows.index(row) for row in asked] if rows != asked else list(range(len(asked)))
-        last = [sizes[member] - 1 for member in members]
-        return states[members, last]
+        return states[range(len(rows)), [size - 1 for size in sizes]]
+
+    def _append_tokens(self, tokens: Mapping[int, int]) -> torch.Tensor:
+        """Append one token to each of some rows; the others take part idly."""
+        rows = range(len(self._position))
+        seen = self._cache.extend(rows, [int(row in tokens) for row in rows])
+        ids = torch.tensor([tokens.get(row, 0) for row in rows], device=seen.device)
+        states = self._model.step(ids, torch.tensor(self._position), seen, self._cache)
+        for row in tokens:
+            self._position[row] += 1
+        return states if list(tokens) == list(rows) else states[list(tokens)]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order, and free the others; a row may be kept more than once."""
