@@ -178,6 +178,19 @@ def test_gradient_with_gradient_checkpointing_is_the_same(
         torch.testing.assert_close(plain, again, atol=1e-7, rtol=1e-5)
 
 
+def test_the_gradient_of_an_entropy_weight_raises_the_entropy(policy: HuggingFacePolicy) -> None:
+    episodes = episodes_of(policy, 3, "policy")
+    before = gradients(policy, episodes, torch.zeros(3), entropy_weight=1.0)
+    assert before["policy/gradient_norm"] > 0
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.grad is not None:
+                parameter -= 1e-2 * parameter.grad / before["policy/gradient_norm"]
+    after = gradients(policy, episodes, torch.zeros(3))
+    assert after["policy/entropy_mean"] > before["policy/entropy_mean"]
+    assert after["policy/gradient_norm"] == 0
+
+
 def test_gradient_norms_of_the_streams_are_those_of_each_stream_alone(policy: HuggingFacePolicy) -> None:
     mine, others = episodes_of(policy, 2, "policy"), episodes_of(policy, 3, "expert")
     both = gradients(policy, mine + others, torch.tensor([1.0, -1.0, 1.0, 1.0, 1.0]))
