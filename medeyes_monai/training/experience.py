@@ -9,6 +9,7 @@ from statistics import fmean
 import torch
 from monai.inferers import Inferer
 
+from medeyes_monai.geometry import Box
 from medeyes_monai.policy import Policy
 from medeyes_monai.sampler import PathSampler, write_episode
 from medeyes_monai.scenes import Case
@@ -18,6 +19,8 @@ __all__ = ["Experience", "describe_episodes", "gather"]
 
 Reward = Callable[[Episode, Case], Episode]
 """Fills in an episode's reward."""
+REPEATED = 0.5
+"""IoU from which one look repeats another."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +96,8 @@ def describe_episodes(episodes: Sequence[Episode], cases: Mapping[str, Case]) ->
 
     Names are ``policy/…`` and ``expert/…``: ``reward``, ``reward/<part>``, ``looks``, ``tokens_per_episode``
     and, over episodes that looked at a scene with subtle findings, ``gaze_iou`` (the best overlap of a look
-    with one).
+    with one). ``policy/expert_overlap`` is the share of the policy's looks that repeat one of an expert's at
+    the same question (an IoU of :data:`REPEATED` or more), over questions at which both looked.
     """
     numbers: dict[str, float] = {}
     streams: tuple[Stream, ...] = ("policy", "expert")
@@ -112,7 +116,22 @@ def describe_episodes(episodes: Sequence[Episode], cases: Mapping[str, Case]) ->
         ]
         if overlaps:
             numbers[f"{stream}/gaze_iou"] = fmean(overlaps)
-    return numbers
+    repeated = _repeated_looks(episodes)
+    return numbers | ({"policy/expert_overlap": fmean(repeated)} if repeated else {})
+
+
+def _repeated_looks(episodes: Sequence[Episode]) -> list[bool]:
+    """Tell of each look of the policy whether it repeats an expert's, where an expert looked at all."""
+    shown: dict[str, list[Box]] = {}
+    for episode in episodes:
+        if episode.stream == "expert":
+            shown.setdefault(episode.case, []).extend(episode.trajectory.boxes)
+    return [
+        any(box.iou(other) >= REPEATED for other in shown[episode.case])
+        for episode in episodes
+        if episode.stream == "policy" and shown.get(episode.case)
+        for box in episode.trajectory.boxes
+    ]
 
 
 def _best_overlap(episode: Episode, case: Case) -> float | None:
