@@ -175,6 +175,8 @@ def test_rows_that_wait_or_leave_or_are_copied_do_not_change_the_others(policy):
 
     def add(segments: dict[int, Segment]) -> None:
         states = reader.append(segments)
+        held = [row for group in reader._groups for row in group.rows]
+        assert len(set(held)) == len(held)  # nothing is written for a row in two places
         for row, more in segments.items():
             old = whole[row]
             whole[row] = Segment(old.token_ids + more.token_ids, old.pictures + more.pictures)
@@ -220,6 +222,14 @@ def test_special_tokens_in_a_question_are_plain_text(policy):
     asked = policy.prompt(replace(case, question=text)).token_ids
     special = set(policy.conversation.tokenizer.added_tokens_decoder)
     assert [i for i in asked if i in special] == [i for i in plain if i in special]
+
+
+@pytest.mark.parametrize(("dtype", "attention"), [("bfloat16", "sdpa"), ("float32", "eager")])
+def test_other_precision_and_attention_pass_the_trial_on_loading(path, dtype, attention):
+    policy = HuggingFacePolicy(path, dtype=dtype, attention=attention)
+    (episode,) = rollout(policy, cases_of(policy, 1), draws=1, max_turn_tokens=6)
+    assert policy.core.dtype == getattr(torch, dtype)
+    assert policy.score([episode]).logprobs.isfinite().all()
 
 
 def test_gradients_reach_the_decoder_and_not_the_frozen_vision_tower(path):
