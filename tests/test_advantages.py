@@ -75,6 +75,10 @@ def test_half_of_the_right_experts_are_pushed_down_where_only_diversity_differs(
     assert result.values[2:].tolist() == pytest.approx([-1, -1, -1, 1, 1, 1], abs=1e-4)
 
 
+def test_imitation_counts_every_expert_as_1_and_the_policy_not_at_all() -> None:
+    assert advantages(*group([0.0, 1.0], [0.8, 0.2]), "imitation").values.tolist() == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_one_expert_in_the_group_is_finite(mode: AdvantageMode) -> None:
     result = advantages(*group([0.2, 0.9], [1.0]), mode)

@@ -17,6 +17,7 @@ from medeyes_monai.experts import (
     Candidate,
     Expert,
     MemoExpert,
+    PriorExpert,
     RandomBoxExpert,
     Reading,
     Verdict,
@@ -24,7 +25,8 @@ from medeyes_monai.experts import (
 )
 from medeyes_monai.experts.memo_file import ImageMemo, MemoError, decode, encode
 from medeyes_monai.geometry import Box
-from medeyes_monai.scenes import Finding, ImageScene, Scene
+from medeyes_monai.navigator import Navigator
+from medeyes_monai.scenes import Case, Finding, ImageScene, Scene
 
 QUERY = "Is there a ring?"
 EXACT = {"miss_rate": 0.0, "false_alarm_rate": 0.0, "confidence_noise": 0.0, "drill_error": 0.0}
@@ -52,11 +54,17 @@ def make_scene(key="scene-0", findings=None):
     return ImageScene(image, key=key, findings=findings)
 
 
+def case_of(scene):
+    return Case(scene.key, scene, QUERY)
+
+
 EXPERTS = {
     "annotations": lambda: AnnotationExpert(RingReader(), jitter=5, false_alarm_rate=2.0, drill_error=0.3),
     "annotations without reader": lambda: AnnotationExpert(),
     "blobs": lambda: BlobExpert(),
     "random": lambda: RandomBoxExpert(4, seed=3),
+    "prior": lambda: PriorExpert([case_of(make_scene("another"))], seed=3),
+    "rough annotations": lambda: AnnotationExpert(RingReader(), coarse_rate=0.5, legible_extent=64),
     "memo": lambda: MemoExpert(AnnotationExpert(RingReader())),
 }
 every_expert = pytest.mark.parametrize("make", EXPERTS.values(), ids=EXPERTS.keys())
@@ -240,7 +248,15 @@ def test_settings_that_change_replies_change_the_name():
 
 @pytest.mark.parametrize(
     "settings_of",
-    [{"miss_rate": -0.1}, {"drill_error": 2}, {"jitter": -1}, {"false_alarm_rate": -1}, {"min_extent": 0}],
+    [
+        {"miss_rate": -0.1},
+        {"drill_error": 2},
+        {"jitter": -1},
+        {"false_alarm_rate": -1},
+        {"min_extent": 0},
+        {"coarse_rate": 0.3},
+        {"coarse_rate": 2, "legible_extent": 64},
+    ],
 )
 def test_annotation_settings_out_of_range_are_refused(settings_of):
     with pytest.raises(ConfigError):
@@ -251,10 +267,40 @@ def test_other_experts_refuse_settings_that_leave_nothing():
     for make in (
         lambda: RandomBoxExpert(0),
         lambda: BlobExpert(0),
+        lambda: PriorExpert([]),
         lambda: MemoExpert(BlobExpert(), max_images=0),
     ):
         with pytest.raises(ConfigError):
             make()
+
+
+def test_a_rough_region_is_named_only_after_a_closer_look_and_a_scan_alone_never_names_it():
+    expert = AnnotationExpert(RingReader(), **EXACT, coarse_rate=1.0, legible_extent=64)
+    first = expert.scan(make_scene(), QUERY)[0]
+    assert first.box == Box((86, 36), (214, 164))  # 28 voxels about (150, 100), grown to twice 64
+    assert first.confidence == pytest.approx(0.7 * 0.65)
+    assert expert.drill(make_scene(), first.box, QUERY) == Verdict(0.7, "candidate")
+
+    def looks(mode):
+        path = Navigator(expert, reader=RingReader(), mode=mode).navigate(make_scene(), QUERY, lambda *_: 0)
+        return [look.mode for look in path.fixations], path.reasoning, path.answer
+
+    assert looks("both") == (["scan", "drill"], "ring", "yes")
+    assert looks("scan") == (["scan", "scan"], "candidate", "no")
+
+
+def test_a_prior_proposes_the_places_of_another_image_and_never_looks_at_this_one():
+    here = Finding(Box((0, 0), (30, 30)), "ring")
+    there = (Finding(Box((136, 86), (164, 114)), "ring"), Finding(Box((0, 0), (9, 9)), "lung", subtle=False))
+    cases = [case_of(make_scene("asked", (here,))), case_of(make_scene("other", there))]
+    (candidate,) = PriorExpert(cases).scan(cases[0].scene, QUERY)
+    assert candidate.box == Box((118, 68), (182, 132))
+    assert (candidate.finding, PriorExpert(cases).drill(cases[0].scene, candidate.box, QUERY).answer) == (
+        "candidate",
+        None,
+    )
+    with pytest.raises(ExpertError, match="no other image with findings"):
+        PriorExpert(cases[:1]).scan(cases[0].scene, QUERY)
 
 
 def test_annotations_work_in_volumes_too():

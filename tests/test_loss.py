@@ -62,6 +62,30 @@ def test_identity_gradient_is_pi_times_the_advantage(pi: float) -> None:
     assert gradient(term, logprobs) == pytest.approx([2 * pi])
 
 
+@pytest.mark.parametrize("pi", [0.05, 0.5, 1.0])
+def test_likelihood_gradient_is_the_advantage_however_rare_a_token_is(pi: float) -> None:
+    logprobs = leaf(pi)
+    term = expert_term(logprobs, advantage(2.0), ALL, "likelihood")
+    assert term.item() == pytest.approx(2 * math.log(pi))
+    assert gradient(term, logprobs) == [2.0]
+
+
+def test_with_advantage_1_the_likelihood_loss_is_the_cross_entropy_of_supervised_fine_tuning() -> None:
+    logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    tokens = torch.tensor([[1, 4, 0], [2, 2, 3]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    logprobs = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+    expert = torch.tensor([True, True])
+    weights = episode_weights(mask.sum(1), expert, "token")
+    loss, _ = dual_stream_loss(
+        logprobs, torch.zeros(2, 3), torch.ones(2), mask, expert, weights, shaping="likelihood"
+    )
+    wanted = torch.nn.functional.cross_entropy(logits[mask], tokens[mask])
+    torch.testing.assert_close(loss, wanted)
+    ours, theirs = (torch.autograd.grad(value, logits, retain_graph=True)[0] for value in (loss, wanted))
+    torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("pi", [0.05, 0.5, 0.79])
 def test_clipped_gradient_is_exactly_zero_for_a_bad_expert_where_pi_is_below_the_bound(pi: float) -> None:
     logprobs = leaf(pi)

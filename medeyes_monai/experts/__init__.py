@@ -4,6 +4,7 @@ from medeyes_monai.experts.annotations import AnnotationExpert
 from medeyes_monai.experts.base import Candidate, Expert, Reader, Reading, Verdict
 from medeyes_monai.experts.blobs import BlobExpert
 from medeyes_monai.experts.memo import MemoExpert
+from medeyes_monai.experts.prior import PriorExpert
 from medeyes_monai.experts.random import RandomBoxExpert
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Candidate",
     "Expert",
     "MemoExpert",
+    "PriorExpert",
     "RandomBoxExpert",
     "Reader",
     "Reading",

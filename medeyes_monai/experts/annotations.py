@@ -27,6 +27,13 @@ UNNAMED = "candidate"
 SCAN_DECISIVE, SCAN_SUPPORTING, SCAN_LOOKALIKE, SCAN_FALSE_ALARM = 0.65, 0.55, 0.45, 0.35
 DRILL_DECISIVE, DRILL_SUPPORTING, DRILL_OTHER = 0.92, 0.55, 0.2
 
+COARSE_FACTOR = 2
+"""A region that a scan finds only roughly has this many times the side, and half of it is a close look."""
+COARSE_SHARE = 0.7
+"""A scan is this much as confident of such a region; chosen so that a blurred drill mostly gains delta."""
+DRILL_BLURRED = 0.7
+"""Mean confidence where a drill sees that something is there, but not what. Chosen below ``xi``."""
+
 DRILL_NOISE_SHARE = 0.25
 """A drill's confidence is this much as noisy as a scan's: looking closely is more reliable."""
 
@@ -60,6 +67,11 @@ class AnnotationExpert:
         min_extent: Candidates are grown about the finding to at least this side, inside the scene.
             Unit: voxels.
         jitter: A candidate is moved by at most this far along each axis. Unit: voxels.
+        coarse_rate: Probability that a scan finds a subtle finding only roughly, in a region of twice the
+            side. Needs ``legible_extent``, else a rough region would be as good as another.
+        legible_extent: Longest side of a region in which a drill can name a subtle finding; in a larger one
+            it says that there is a candidate, with a confidence that asks for a closer look. None: any.
+            Unit: voxels.
         seed: Everything is drawn by address from here.
 
     Raises:
@@ -81,10 +93,16 @@ class AnnotationExpert:
         drill_error: float = 0.05,
         min_extent: int = 64,
         jitter: int = 0,
+        coarse_rate: float = 0.0,
+        legible_extent: int | None = None,
         seed: int = 0,
     ) -> None:
         """Check the settings; see the class."""
-        for name, value in (("miss_rate", miss_rate), ("drill_error", drill_error)):
+        for name, value in (
+            ("miss_rate", miss_rate),
+            ("drill_error", drill_error),
+            ("coarse_rate", coarse_rate),
+        ):
             if not 0 <= value <= 1:
                 raise ConfigError(f"{name} is a probability in [0, 1], got {value}")
         if min(false_alarm_rate, confidence_noise, jitter) < 0 or min_extent < 1:
@@ -92,17 +110,21 @@ class AnnotationExpert:
                 "false_alarm_rate, confidence_noise and jitter must not be negative and min_extent must be "
                 f"at least 1, got {false_alarm_rate}, {confidence_noise}, {jitter} and {min_extent}"
             )
+        if coarse_rate and legible_extent is None:
+            raise ConfigError("coarse_rate needs legible_extent: what a drill can name only closer up")
         self.reader, self.seed = reader, seed
         self.miss_rate, self.false_alarm_rate = miss_rate, false_alarm_rate
         self.confidence_noise, self.drill_error = confidence_noise, drill_error
         self.min_extent, self.jitter = min_extent, jitter
+        self.coarse_rate, self.legible_extent = coarse_rate, legible_extent
 
     @property
     def name(self) -> str:
         """``annotations-`` and a digest of the settings, so that memos of other settings stay apart."""
         rates = (self.miss_rate, self.false_alarm_rate, self.confidence_noise, self.drill_error)
         reader = type(self.reader).__qualname__
-        digest = seed_of(reader, *map(repr, rates), self.min_extent, self.jitter, self.seed)
+        detail = (repr(self.coarse_rate), repr(self.legible_extent))
+        digest = seed_of(reader, *map(repr, rates), self.min_extent, self.jitter, *detail, self.seed)
         return f"annotations-{digest:016x}"
 
     def scan(self, scene: Scene, query: str) -> tuple[Candidate, ...]:
@@ -115,6 +137,9 @@ class AnnotationExpert:
         """Name the finding whose centre lies in the region; of several, a subtle one with the best IoU."""
         rng = numpy_generator(self.seed, "drill", scene.key, query, *box.corners)
         inside = [f for f in scene.findings if box.contains(f.box.centre)]
+        blurred = self.legible_extent is not None and max(box.extent) > self.legible_extent
+        if blurred and any(f.subtle for f in inside):
+            return Verdict(self._confidence(rng, DRILL_BLURRED, DRILL_NOISE_SHARE), UNNAMED)
         label = max(inside, key=lambda f: (f.subtle, box.iou(f.box))).label if inside else NOTHING
         if rng.uniform() < self.drill_error:
             label = _another(rng, scene.findings, label)
@@ -130,6 +155,9 @@ class AnnotationExpert:
             return None
         means = (SCAN_DECISIVE, SCAN_SUPPORTING, SCAN_LOOKALIKE)
         confidence = self._confidence(rng, self._judge(query, finding.label, means)[0])
+        if self.coarse_rate and rng.uniform() < self.coarse_rate:
+            region = finding.box.expand(scene.shape, minimum=COARSE_FACTOR * self.min_extent)
+            confidence *= COARSE_SHARE
         return Candidate(_moved(rng, region, scene.shape, self.jitter), confidence, UNNAMED)
 
     def _false_alarms(self, scene: Scene, query: str) -> list[Candidate]:

@@ -17,12 +17,14 @@ from medeyes_monai.trajectory import Stream
 
 __all__ = ["STD_FLOOR", "AdvantageMode", "Advantages", "RunningStatistics", "advantages"]
 
-AdvantageMode = Literal["stream", "stream_running", "on_baseline", "joint"]
+AdvantageMode = Literal["stream", "stream_running", "on_baseline", "joint", "imitation"]
 """Against what an episode is measured (method, section 5).
 
 ``stream``: its own stream within the question, as in the paper. ``stream_running``: its own stream over past
 steps, which keeps a signal where a group is uniform. ``on_baseline``: the policy's stream within the
 question, for both streams. ``joint``: both streams of the question as one group, the ablation.
+``imitation``: against nothing; 1 for every episode of the expert and 0 for the policy's. With the shaping
+``likelihood`` this is supervised fine-tuning on the expert's paths.
 """
 
 STD_FLOOR = 0.1
@@ -122,6 +124,8 @@ def advantages(
         std = std.clamp(min=std_floor)
     # 0 / 0 can only mean "as expected", where eps is 0.
     values = torch.where(exact == mean, 0.0, (exact - mean) / (std + eps))
+    if mode == "imitation":
+        values = expert.double()
     kept = torch.where(expert & (values < 0), 0.0, values) if positive_experts_only else values
     rows = {"policy": ~expert, "expert": expert}
     streams = [stream for stream in _STREAMS if rows[stream].any()]

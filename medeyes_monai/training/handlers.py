@@ -1,8 +1,9 @@
-"""What a user sees of a training while it runs: a progress bar, and a line of numbers for each step."""
+"""What a training shows while it runs: a progress bar, a line of numbers for each step and evaluation."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from medeyes_monai.io.atomic import write_atomic
 
-__all__ = ["ProgressHandler", "StepLog"]
+__all__ = ["EvaluationLog", "ProgressHandler", "StepLog"]
 
 
 class StepLog:
@@ -45,6 +46,36 @@ class StepLog:
         numbers = {k: v for k, v in engine.state.output[0].items() if isinstance(v, float)}
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": engine.state.iteration, **numbers}) + "\n")
+
+
+class EvaluationLog:
+    """Writes the metrics of an evaluator as one JSON line for each epoch of the training, in their order.
+
+    An epoch that is evaluated again, after a resume, replaces its line. Attach it to the evaluator, whose
+    epoch is that of the trainer where MONAI's ``ValidationHandler`` runs it.
+
+    Args:
+        path: The file; its folder is made.
+        epoch: Written in place of the evaluator's epoch: 0 for an evaluation before training.
+    """
+
+    def __init__(self, path: str | Path, epoch: int | None = None) -> None:
+        """Remember the file."""
+        self.path, self.epoch = Path(path), epoch
+
+    def attach(self, engine: Engine) -> None:
+        """Write when the evaluator has asked everything."""
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _write(self, engine: Engine) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
+        records = {record["epoch"]: record for record in map(json.loads, text.splitlines())}
+        epoch = engine.state.epoch if self.epoch is None else self.epoch
+        numbers = {name: value for name, value in engine.state.metrics.items() if not math.isnan(value)}
+        records[epoch] = {"epoch": epoch, **numbers}
+        lines = [json.dumps(records[number]) + "\n" for number in sorted(records)]
+        write_atomic(self.path, "".join(lines).encode())
 
 
 class ProgressHandler:

@@ -34,8 +34,10 @@ Normaliser = Literal["episode", "constant", "token"]
 ``constant``: each by one fixed length, then the mean over episodes. ``token``: the mean over the stream's
 tokens.
 """
-Shaping = Literal["identity", "shaped", "clipped"]
-"""``f`` of equation 6: ``pi``, ``pi / (pi + gamma)`` (LUFFY), or the clip of equation 5 with ``rho = pi``."""
+Shaping = Literal["identity", "shaped", "clipped", "likelihood"]
+"""``f`` of equation 6: ``pi``, ``pi / (pi + gamma)`` (LUFFY), the clip of equation 5 with ``rho = pi``, or
+``log pi``, which makes the expert stream supervised fine-tuning where its advantages are 1.
+"""
 CLIP_LOW = 0.2  # paper, section 6 of the method
 CLIP_HIGH = 0.28  # clip-higher, section 5 of the method
 SHAPING_GAMMA = 0.1  # LUFFY
@@ -154,14 +156,15 @@ def expert_term(
         raise ConfigError(f"unknown shaping {shaping!r}; choose one of {get_args(Shaping)}")
     if not gamma > 0:
         raise ConfigError(f"gamma must be above 0, got {gamma}")
-    probability = policy_logprobs.float().where(mask, 0.0).exp()
+    logprobs = policy_logprobs.float().where(mask, 0.0)
+    probability = logprobs.exp()
     if shaping == "clipped":
-        term = _clipped(probability, advantages, clip_low, clip_high)
-    elif shaping == "shaped":
-        term = probability / (probability + gamma) * advantages.float()[:, None]
+        return _clipped(probability, advantages, clip_low, clip_high).where(mask, 0.0)
+    if shaping == "shaped":
+        shaped = probability / (probability + gamma)
     else:
-        term = probability * advantages.float()[:, None]
-    return term.where(mask, 0.0)
+        shaped = logprobs if shaping == "likelihood" else probability
+    return (shaped * advantages.float()[:, None]).where(mask, 0.0)
 
 
 def kl_term(
