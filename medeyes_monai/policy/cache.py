@@ -28,8 +28,8 @@ class RaggedCache:
         self.lengths: list[int] = []
         self._device = device
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._rows: torch.Tensor | None = None
-        self._columns = torch.zeros(0, 0, dtype=torch.long, device=device)
+        self._rows = self._columns = torch.zeros(0, 0, dtype=torch.long, device=device)
+        self._everyone = True
         self._seen = 0
 
     def extend(self, rows: Sequence[int], sizes: Sequence[int]) -> torch.Tensor:
@@ -48,8 +48,8 @@ class RaggedCache:
         start = torch.tensor([self.lengths[row] for row in rows], device=self._device)
         self._columns = start[:, None] + torch.arange(max(1, *sizes), device=self._device)
         self._seen = max(self.lengths[row] for row in rows) + max(1, *sizes)
-        everyone = list(rows) == list(range(len(self.lengths)))
-        self._rows = None if everyone else torch.tensor(list(rows), device=self._device)
+        self._everyone = list(rows) == list(range(len(self.lengths)))
+        self._rows = torch.tensor(list(rows), device=self._device)[:, None]
         for row, size in zip(rows, sizes, strict=True):
             self.lengths[row] += size
         return torch.arange(self._seen, device=self._device) <= self._columns[:, None, :, None]
@@ -58,12 +58,14 @@ class RaggedCache:
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store a chunk's keys and values ``[n, H, T, D]``; return all of its rows' ``[n, H, L, D]``."""
-        stored = self._room(keys, values, layer)
-        rows = torch.arange(len(keys), device=self._device) if self._rows is None else self._rows
-        for whole, chunk in zip(stored, (keys, values), strict=True):
-            whole[rows[:, None], :, self._columns] = chunk.transpose(1, 2)
-        first, second = (whole[:, :, : self._seen] for whole in stored)
-        return (first, second) if self._rows is None else (first[self._rows], second[self._rows])
+        all_keys, all_values = self._room(keys, values, layer)
+        all_keys[self._rows, :, self._columns] = keys.transpose(1, 2)
+        all_values[self._rows, :, self._columns] = values.transpose(1, 2)
+        seen_keys, seen_values = all_keys[:, :, : self._seen], all_values[:, :, : self._seen]
+        if self._everyone:
+            return seen_keys, seen_values
+        rows = self._rows[:, 0]
+        return seen_keys[rows], seen_values[rows]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order, and free the others; a row may be kept more than once."""
@@ -76,7 +78,7 @@ class RaggedCache:
     def _room(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a layer's storage, with room for every row and for the columns of the chunk."""
+        """Return a layer's storage ``[B, H, C, D]``, with room for every row and the columns of the chunk."""
         if layer in self._layers:
             old = self._layers[layer]
             if len(old[0]) == len(self.lengths) and old[0].shape[2] >= self._seen:
