@@ -16,7 +16,15 @@ from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode, Picture
 
-__all__ = ["crops_of", "draw_crop", "draw_overview", "gaze_path_figure", "png_bytes"]
+__all__ = [
+    "crops_of",
+    "draw_box",
+    "draw_crop",
+    "draw_overview",
+    "enlarge",
+    "gaze_path_figure",
+    "png_bytes",
+]
 
 COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00")
 """The lighter colours of Okabe and Ito's palette, in the order of looks; black text is legible on each."""
@@ -44,7 +52,7 @@ def draw_overview(episode: Episode, case: Case, findings: bool = True) -> Pictur
     Returns:
         ``uint8 (rows, columns, 3)``, in the orientation of the overview.
     """
-    overview = _enlarge(episode.pictures[0], OVERVIEW_SIDE)
+    overview = enlarge(episode.pictures[0], OVERVIEW_SIDE)
     if len(case.scene.shape) != 2:
         return np.asarray(overview)
     draw = ImageDraw.Draw(overview)
@@ -58,8 +66,7 @@ def draw_overview(episode: Episode, case: Case, findings: bool = True) -> Pictur
             rectangle = _grown(rectangle, 4)
         rectangles.append(rectangle)
     for number, rectangle in enumerate(rectangles, start=1):
-        draw.rectangle(_grown(rectangle, 1), outline="black", width=5)
-        draw.rectangle(rectangle, outline=_colour(number), width=3)
+        _draw_frame(draw, rectangle, number)
     placed: list[_Rectangle] = []
     for number, rectangle in enumerate(rectangles, start=1):
         placed.append(_free_tag(rectangle, overview.size, placed))
@@ -77,11 +84,26 @@ def draw_crop(picture: Picture, number: int) -> Picture:
     Returns:
         ``uint8 (rows, columns, 3)``.
     """
-    crop = _enlarge(picture, CROP_SIDE)
+    crop = enlarge(picture, CROP_SIDE)
     framed = Image.new("RGB", (crop.width + 8, crop.height + 8), _colour(number))
     framed.paste(crop, (4, 4))
     _draw_tag(ImageDraw.Draw(framed), (0, 0, TAG, TAG), number)
     return np.asarray(framed)
+
+
+def draw_box(draw: ImageDraw.ImageDraw, box: Box, case: Case, overview: Image.Image, number: int) -> None:
+    """Draw the numbered box of one look on an enlarged overview.
+
+    Args:
+        draw: Draws on the overview.
+        box: The box. Unit: voxels of the scene.
+        case: The case with that scene.
+        overview: The overview.
+        number: Number of the look, from 1.
+    """
+    rectangle = _on_picture(box, case, overview)
+    _draw_frame(draw, rectangle, number)
+    _draw_tag(draw, _free_tag(rectangle, overview.size, ()), number)
 
 
 def crops_of(episode: Episode) -> tuple[Picture, ...]:
@@ -142,7 +164,7 @@ def _verdict(episode: Episode, case: Case) -> str:
     return f"answer: {answer}{reference}{dashed}"
 
 
-def _enlarge(picture: Picture, side: int) -> Image.Image:
+def enlarge(picture: Picture, side: int) -> Image.Image:
     """Repeat pixels a whole number of times, so that nothing shows which the policy did not see."""
     factor = max(1, side // max(picture.shape[:2]))
     image = Image.fromarray(picture)
@@ -162,6 +184,11 @@ def _grown(rectangle: _Rectangle, by: int) -> _Rectangle:
 
 def _colour(number: int) -> str:
     return COLOURS[(number - 1) % len(COLOURS)]
+
+
+def _draw_frame(draw: ImageDraw.ImageDraw, rectangle: _Rectangle, number: int) -> None:
+    draw.rectangle(_grown(rectangle, 1), outline="black", width=5)
+    draw.rectangle(rectangle, outline=_colour(number), width=3)
 
 
 def _draw_tag(draw: ImageDraw.ImageDraw, at: _Rectangle, number: int) -> None:

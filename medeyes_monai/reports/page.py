@@ -10,6 +10,8 @@ from pathlib import Path
 
 from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.metrics import Table
+from medeyes_monai.policy.attention import StepAttention
+from medeyes_monai.reports.attention import attention_words, draw_attention
 from medeyes_monai.reports.gaze import crops_of, draw_crop, draw_overview, png_bytes
 from medeyes_monai.reports.style import CONTENT_POLICY, STYLE
 from medeyes_monai.scenes import Case
@@ -26,6 +28,8 @@ def write_report(
     episodes: Sequence[tuple[Episode, Case]] = (),
     curves: bytes | None = None,
     notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    attention: Sequence[Sequence[StepAttention]] = (),
 ) -> Path:
     """Write ``index.html``: one file without scripts or links, which opens anywhere and prints.
 
@@ -38,6 +42,8 @@ def write_report(
         episodes: Episodes to show step by step, with their cases; boxes in voxels of the scene.
         curves: PNG file of the training curves, see :func:`medeyes_monai.reports.curves_png`.
         notes: Paragraphs under the headline.
+        warnings: What went wrong in training, or that nothing did.
+        attention: Where each episode's turns attended, one for each episode; none to leave it out.
 
     Returns:
         Path of the page. It appears complete or not at all.
@@ -45,11 +51,15 @@ def write_report(
     parts = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(note)}</p>" for note in notes)]
     if tables:
         parts.append(_section("Results", *(_table(caption, table) for caption, table in tables.items())))
+    if warnings:
+        parts.append(_section("Warnings", _list(warnings)))
     if curves is not None:
         picture = _image(curves, "Training diagnostics by step; one panel for each", "curves")
         parts.append(_section("Training", picture))
     if episodes:
-        parts.append(_section("Episodes", _legend(episodes), *(_episode(ep, case) for ep, case in episodes)))
+        steps = attention or [()] * len(episodes)
+        shown = [_episode(ep, case, own) for (ep, case), own in zip(episodes, steps, strict=True)]
+        parts.append(_section("Episodes", *_legend(episodes, bool(attention)), *shown))
     page = _PAGE.format(title=escape(title), policy=CONTENT_POLICY, style=STYLE, body="\n".join(parts))
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,17 +104,30 @@ def _table(caption: str, table: Table) -> str:
     )
 
 
-def _legend(episodes: Sequence[tuple[Episode, Case]]) -> str:
+def _list(texts: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
+
+
+def _legend(episodes: Sequence[tuple[Episode, Case]], attention: bool) -> list[str]:
     families = ", ".join(sorted({case.family for _, case in episodes}))
-    return (
+    legend = (
         f"<p>{len(episodes)} episodes; kinds of question: {escape(families)}. Numbered boxes are the looks "
         "in their order, as they were asked for; a crop may show context around its box. Dashed boxes are "
         "findings in the data, which the model is not told. Pictures are those that the model got, "
         "enlarged without smoothing.</p>"
     )
+    return [legend, _ATTENTION_LEGEND] if attention else [legend]
 
 
-def _episode(episode: Episode, case: Case) -> str:
+_ATTENTION_LEGEND = (
+    "<p>Under each step: where its tokens attended among the pictures shown before it, averaged over tokens, "
+    "layers and heads. A cell (one image token) is vermilion if more went to it than an even share over the "
+    "image tokens shown, blue if less, at full strength from 4 times and a quarter on. Attention is where "
+    "the model takes its input from, no proof of what it used.</p>"
+)
+
+
+def _episode(episode: Episode, case: Case, attention: Sequence[StepAttention]) -> str:
     looks = len(episode.trajectory.boxes)
     overview = _image(
         png_bytes(draw_overview(episode, case)),
@@ -117,7 +140,7 @@ def _episode(episode: Episode, case: Case) -> str:
             f'<p class="meta">{escape(f"{case.key} · {case.family} · {episode.stream} stream")}</p>',
             _options(case),
             f'<div class="path"><div>{overview}{_outcome(episode, case)}</div>',
-            f"<ol>{''.join(_steps(episode))}</ol></div></article>",
+            f"<ol>{''.join(_steps(episode, case, attention))}</ol></div></article>",
         ]
     )
 
@@ -126,8 +149,8 @@ def _options(case: Case) -> str:
     return f"<p>Options: {escape(' | '.join(case.options))}</p>" if case.options else ""
 
 
-def _steps(episode: Episode) -> list[str]:
-    """One list item for each turn: what was written, and the pixels that it brought."""
+def _steps(episode: Episode, case: Case, attention: Sequence[StepAttention]) -> list[str]:
+    """One list item for each turn: what was written, where it attended, and the pixels that it brought."""
     crops = crops_of(episode)
     steps = []
     for number, text in enumerate(episode.turns, start=1):
@@ -136,8 +159,16 @@ def _steps(episode: Episode) -> list[str]:
             crop = _image(
                 png_bytes(draw_crop(crops[number - 1], number)), f"What look {number} showed", "crop"
             )
-        steps.append(f"<li><pre>{escape(text)}</pre>{crop}</li>")
+        attended = _attended(episode, case, attention, number) if number <= len(attention) else ""
+        steps.append(f"<li><pre>{escape(text)}</pre>{attended}{crop}</li>")
     return steps
+
+
+def _attended(episode: Episode, case: Case, attention: Sequence[StepAttention], number: int) -> str:
+    png = png_bytes(draw_attention(episode, case, attention[number - 1], number))
+    words = attention_words(episode, case, attention, number)
+    picture = _image(png, f"Where step {number} attended", "attention")
+    return f'{picture}<p class="meta">{escape(words)}</p>'
 
 
 def _outcome(episode: Episode, case: Case) -> str:

@@ -9,9 +9,12 @@ from typing import Protocol
 
 from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.metrics import Evaluation, Share, compare
+from medeyes_monai.policy import HuggingFacePolicy, Policy
+from medeyes_monai.policy.attention import StepAttention, attention_maps, can_show_attention
 from medeyes_monai.reports.curves import curves_png, read_records
 from medeyes_monai.reports.gaze import gaze_path_figure
 from medeyes_monai.reports.page import write_report
+from medeyes_monai.reports.warnings import warning_texts, without_warnings
 from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode
 
@@ -39,6 +42,7 @@ def write_summary(
     baseline: Mapping[str, Share] | None = None,
     show: str | None = None,
     episodes: int = 12,
+    policy: Policy | None = None,
 ) -> None:
     """Print the evaluations side by side and write them into a folder.
 
@@ -54,6 +58,7 @@ def write_summary(
         baseline: Shares by family of an answer without an image, such as the majority answer.
         show: Column whose episodes are drawn; None for the last.
         episodes: Number of episodes that are drawn: families take turns, in the order of the questions.
+        policy: The policy that made them, whose attention is drawn if its family allows it; None draws none.
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,21 +67,34 @@ def write_summary(
     results = {name: evaluation.to_dict() for name, evaluation in evaluations.items()}
     write_atomic(folder / "table.md", (table.markdown() + "\n").encode())
     write_atomic(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
-    curves = None
+    curves, warnings = None, []
     if log is not None and Path(log).is_file():
-        curves = curves_png(read_records(Path(log)))
+        records = read_records(Path(log))
+        warnings = warning_texts(records)
+        curves = curves_png(without_warnings(records))
         write_atomic(folder / "curves.png", curves)
     shown = evaluators[show if show is not None else list(evaluators)[-1]]
     gaze_path_figure(*_longest_path(shown), folder / "gaze_path.png")
+    varied = _varied(shown, episodes)
+    attention = _attention(policy, [episode for episode, _ in varied])
     page = write_report(
         folder / "report",
         title=title,
         tables={"Before and after" if log else "Results": table},
         curves=curves,
         notes=notes,
-        episodes=_varied(shown, episodes),
+        episodes=varied,
+        warnings=warnings,
+        attention=attention,
     )
-    print(f"\n{table.markdown()}\n\nreport: {page}")
+    print(f"\n{table.markdown()}\n")
+    print("".join(f"{text}\n\n" for text in warnings) + f"report: {page}")
+
+
+def _attention(policy: Policy | None, episodes: Sequence[Episode]) -> list[tuple[StepAttention, ...]]:
+    if not isinstance(policy, HuggingFacePolicy) or not can_show_attention(policy):
+        return []
+    return [attention_maps(policy, episode) for episode in episodes]
 
 
 def _longest_path(evaluator: Evaluated) -> tuple[Episode, Case]:

@@ -14,7 +14,10 @@ from medeyes_monai.training.evaluator import EpisodeEvaluator
 from medeyes_monai.training.monitors.base import Monitor, Verdict
 from medeyes_monai.trajectory import Episode
 
-__all__ = ["MemorisedPaths", "Probe", "SuperficialFocusing"]
+__all__ = ["MemorisedPaths", "Probe", "SuperficialFocusing", "gap_growth"]
+
+_Accuracies = tuple[dict[str, float], dict[str, float]]
+"""Accuracy of each question, in distribution and out of it."""
 
 
 class Probe:
@@ -121,17 +124,12 @@ class MemorisedPaths(Monitor):
         super().__init__("memorised_paths", interval)
         self.known, self.ood = known, ood
         self.growth, self.errors = growth, errors
-        self._start: tuple[dict[str, float], dict[str, float]] = ({}, {})
+        self._start: _Accuracies = ({}, {})
 
     def judge(self, output: dict[str, Any]) -> Verdict:
         """Ask and compare with the start."""
         now = (self.known.accuracies(), self.ood.accuracies())
-        changes = [
-            [after[key] - before[key] for key in after]
-            for before, after in zip(self._start, now, strict=True)
-        ]
-        growth = fmean(changes[0]) - fmean(changes[1])
-        error = sum(pvariance(change) / len(change) for change in changes) ** 0.5
+        growth, error = gap_growth(self._start, now)
         known, ood = (fmean(accuracies.values()) for accuracies in now)
         seen = (
             f"accuracy {known:.0%} in distribution and {ood:.0%} out of it, a gap that grew by "
@@ -140,9 +138,29 @@ class MemorisedPaths(Monitor):
         return Verdict(growth, growth >= self.growth and growth >= self.errors * error, seen)
 
     def begin(self, engine: Engine) -> None:
-        """Ask for the first time."""
+        """Ask for the first time, unless the run is too short for a second."""
         super().begin(engine)
-        self._start = (self.known.accuracies(), self.ood.accuracies())
+        state = engine.state
+        if state.iteration // self.interval < state.max_epochs * state.epoch_length // self.interval:
+            self._start = (self.known.accuracies(), self.ood.accuracies())
+
+
+def gap_growth(start: _Accuracies, now: _Accuracies) -> tuple[float, float]:
+    """Return by how much the gap between two accuracies has grown, and the standard error of that.
+
+    Args:
+        start: Accuracy of each question in distribution, and out of it.
+        now: The same questions later.
+
+    Example:
+        >>> gap_growth(({"a": 0.0, "b": 0.0}, {"c": 0.0}), ({"a": 1.0, "b": 1.0}, {"c": 0.0}))
+        (1.0, 0.0)
+    """
+    known, ood = (
+        [after[key] - before[key] for key in after] for before, after in zip(start, now, strict=True)
+    )
+    error = (pvariance(known) / len(known) + pvariance(ood) / len(ood)) ** 0.5
+    return fmean(known) - fmean(ood), float(error)
 
 
 def _answer(episode: Episode) -> str | None:

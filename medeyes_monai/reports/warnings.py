@@ -1,0 +1,50 @@
+"""What the monitors of a training had to say, in words for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from medeyes_monai.metrics.signatures import SIGNATURES, WARNING, Occurrence, occurrences
+
+__all__ = ["warning_texts", "without_warnings"]
+
+
+def warning_texts(records: Sequence[Mapping[str, float]]) -> list[str]:
+    """Describe each warning of a training; say so if none of those that were watched for was seen.
+
+    Args:
+        records: One mapping for each step, as ``metrics.jsonl`` holds them.
+
+    Returns:
+        One text for each occurrence; nothing where no monitor wrote into the log.
+
+    Example:
+        >>> warning_texts([{"step": 1.0, "warning/interference": 0.0}])
+        ['None of the failures that were watched for was seen: the two streams pull against each other.']
+    """
+    watched = [
+        signature.title
+        for name, signature in SIGNATURES.items()
+        if any(WARNING + name in record for record in records)
+    ]
+    if not watched:
+        return []
+    seen = [_text(occurrence) for occurrence in occurrences(records)]
+    return seen or [f"None of the failures that were watched for was seen: {'; '.join(watched)}."]
+
+
+def without_warnings(records: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Return records without the marks of 0 and 1, which make no curve worth drawing."""
+    return [
+        {name: value for name, value in record.items() if not name.startswith(WARNING)} for record in records
+    ]
+
+
+def _text(seen: Occurrence) -> str:
+    signature = seen.signature
+    updates = f"update {seen.first}" if seen.first == seen.last else f"updates {seen.first} to {seen.last}"
+    end = "" if seen.over else ", not seen to end"
+    return (
+        f"Warning, {updates}{end}: {signature.title}. Measure at first {seen.measure:.3g} "
+        f"({signature.measure}). To try: {signature.advice}."
+    )
