@@ -8,12 +8,19 @@ import torch
 from conftest import FAMILIES, phantom_cases
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageColor
 from tiny_families import make_idefics3
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.geometry import Box
+from medeyes_monai.inferers import EpisodeInferer
 from medeyes_monai.policy import HuggingFacePolicy
-from medeyes_monai.policy.attention import attention_maps, can_show_attention, recorded_attention
+from medeyes_monai.policy.attention import (
+    StepAttention,
+    attention_maps,
+    can_show_attention,
+    recorded_attention,
+)
 from medeyes_monai.policy.attention_numbers import (
     box_preference,
     box_share,
@@ -21,7 +28,20 @@ from medeyes_monai.policy.attention_numbers import (
     map_distance,
 )
 from medeyes_monai.policy.base import Segment
+from medeyes_monai.reports.attention import (
+    CROP_SIDE,
+    GAP,
+    OVERVIEW_SIDE,
+    attention_figure,
+    attention_words,
+    draw_attention,
+)
+from medeyes_monai.reports.gaze import COLOURS
+from medeyes_monai.reports.page import write_report
+from medeyes_monai.reports.summary import write_summary
+from medeyes_monai.rewards import CompositeReward
 from medeyes_monai.sampler import write_episode
+from medeyes_monai.training.evaluator import EpisodeEvaluator
 from medeyes_monai.trajectory import Fixation, Trajectory
 
 BOXES = (Box((60, 90), (124, 190)), Box((200, 120), (300, 220)))
@@ -245,3 +265,78 @@ def test_the_means_over_episodes_are_those_of_their_steps(policy):
     assert numbers["attention/moved"] == pytest.approx(wanted)
     later = [step for step in steps if len(step.maps) > 1]
     assert numbers["attention/last_look"] == pytest.approx(np.mean([s.mass[-1] / sum(s.mass) for s in later]))
+
+
+def test_the_drawing_is_vermilion_where_more_was_attended_to_and_blue_where_less(policy):
+    episode, case = looked(policy, 1)
+    rows, columns = (side // policy.patch for side in episode.pictures[0].shape[:2])
+    overview = np.full((rows, columns), 0.01)
+    overview[0, 1], overview[1, 0] = 0.05, 0.001
+    crop = np.full([side // policy.patch for side in episode.pictures[1].shape[:2]], overview.mean())
+    drawn = draw_attention(episode, case, StepAttention((overview, crop)), 2)  # turn 2 asks for no look
+    factor = OVERVIEW_SIDE // max(episode.pictures[0].shape[:2])
+    plain = np.kron(episode.pictures[0], np.ones((factor, factor, 1))).astype(int)
+    cell = policy.patch * factor
+    change = (
+        (drawn[: plain.shape[0], : plain.shape[1]] - plain).reshape(rows, cell, columns, cell, 3).mean((1, 3))
+    )
+    assert change[0, 1, 0] > change[0, 1, 2] + 20  # red over blue
+    assert change[1, 0, 2] > change[1, 0, 0] + 20  # blue over red
+    right = drawn[:, plain.shape[1] + GAP :]
+    small = np.kron(
+        episode.pictures[1], np.ones((CROP_SIDE // max(episode.pictures[1].shape[:2]),) * 2 + (1,))
+    )
+    np.testing.assert_array_equal(right[: small.shape[0]], small)  # an even share has no colour
+
+
+def test_the_box_that_a_turn_asks_for_is_drawn_and_that_of_another_is_not(policy):
+    episode, case = looked(policy, 1)
+    first, second = attention_maps(policy, episode)
+    hue = ImageColor.getrgb(COLOURS[0])
+    marked = [
+        (draw_attention(episode, case, step, n) == hue).all(-1).sum() for n, step in ((1, first), (2, second))
+    ]
+    assert marked[0] > 50
+    assert marked[1] == 0
+
+
+def test_the_words_hold_the_numbers_of_the_maps(policy):
+    episode, case = looked(policy, 1)
+    steps = attention_maps(policy, episode)
+    box, shape = episode.trajectory.boxes[0], case.scene.shape
+    asked, answered = (attention_words(episode, case, steps, n) for n in (1, 2))
+    assert f"{sum(steps[0].mass):.0%} of the attention goes to pictures" in asked
+    assert f"{box_preference(steps[0].maps[0], box, shape):.2f} times its share" in asked
+    assert "in the box" not in answered
+    assert f"look 1 {steps[1].mass[1] / sum(steps[1].mass):.0%}" in answered
+    assert f"{map_distance(steps[0].maps[0], steps[1].maps[0]):.2f} of 1" in answered
+
+
+def test_the_page_shows_the_attention_of_each_step_and_none_where_none_is_given(policy, tmp_path):
+    shown = looked(policy, 1)
+    steps = attention_maps(policy, shown[0])
+    page = {"title": "run", "tables": {}, "episodes": [shown]}
+    text = write_report(tmp_path, **page, attention=[steps]).read_text("utf-8")
+    assert text.count('class="attention"') == 2
+    assert text.count("of the attention goes to pictures") == 2
+    assert 'class="attention"' not in write_report(tmp_path, **page).read_text("utf-8")
+
+
+def test_the_figure_has_a_row_for_each_step(policy, tmp_path):
+    heights = []
+    for looks in (0, 2):
+        episode, case = looked(policy, looks)
+        attention_figure(episode, case, attention_maps(policy, episode), tmp_path / "attention.png")
+        with Image.open(tmp_path / "attention.png") as picture:
+            heights.append(picture.height)
+    assert heights == [round(120 * (0.8 + 3.0 * steps)) for steps in (1, 3)]
+
+
+def test_the_summary_draws_attention_where_the_policy_allows_it(policy, tmp_path):
+    inferer = EpisodeInferer(draws=1, greedy=True, max_turn_tokens=6)
+    evaluator = EpisodeEvaluator(policy, phantom_cases(policy, 2), inferer, CompositeReward())
+    evaluator.run()
+    for asked, drawn in ((policy, 2), (None, 0)):
+        write_summary(tmp_path, evaluators={"test": evaluator}, title="run", policy=asked)
+        text = (tmp_path / "report" / "index.html").read_text("utf-8")
+        assert text.count('class="attention"') == drawn
