@@ -25,10 +25,17 @@ class RaggedCache:
 
     def __init__(self, device: torch.device) -> None:
         """Begin without rows."""
-        self.lengths: list[int] = []
         self._device = device
-        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._rows = self._columns = torch.zeros(0, 0, dtype=torch.long, device=device)
+        self.lengths: list[int] = []
+        """Number of tokens in each row."""
+        self.keys: list[torch.Tensor] = []
+        """Storage of each layer, ``[B, H, C, W]``; C columns are at least those that are filled."""
+        self.values: list[torch.Tensor] = []
+        """As :attr:`keys`."""
+        self.rows = torch.zeros(0, 1, dtype=torch.long, device=device)
+        """Rows of the chunk, ``[n, 1]``."""
+        self.columns = torch.zeros(0, 0, dtype=torch.long, device=device)
+        """Columns of the chunk's tokens, ``[n, T]``."""
         self._everyone = True
         self._seen = 0
 
@@ -46,51 +53,43 @@ class RaggedCache:
         """
         self.lengths += [0] * (max(rows) + 1 - len(self.lengths))
         start = torch.tensor([self.lengths[row] for row in rows], device=self._device)
-        self._columns = start[:, None] + torch.arange(max(1, *sizes), device=self._device)
+        self.columns = start[:, None] + torch.arange(max(1, *sizes), device=self._device)
         self._seen = max(self.lengths[row] for row in rows) + max(1, *sizes)
         self._everyone = list(rows) == list(range(len(self.lengths)))
-        self._rows = torch.tensor(list(rows), device=self._device)[:, None]
+        self.rows = torch.tensor(list(rows), device=self._device)[:, None]
         for row, size in zip(rows, sizes, strict=True):
             self.lengths[row] += size
-        return torch.arange(self._seen, device=self._device) <= self._columns[:, None, :, None]
+        for layer, (keys, values) in enumerate(zip(self.keys, self.values, strict=True)):
+            if len(keys) < len(self.lengths) or keys.shape[2] < self._seen:
+                columns = _rounded(max(self._seen, keys.shape[2] * 5 // 4))
+                self.keys[layer] = _grown(keys, len(self.lengths), columns)
+                self.values[layer] = _grown(values, len(self.lengths), columns)
+        return torch.arange(self._seen, device=self._device) <= self.columns[:, None, :, None]
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store a chunk's keys and values ``[n, H, T, D]``; return all of its rows' ``[n, H, L, D]``."""
-        all_keys, all_values = self._room(keys, values, layer)
-        all_keys[self._rows, :, self._columns] = keys.transpose(1, 2)
-        all_values[self._rows, :, self._columns] = values.transpose(1, 2)
-        seen_keys, seen_values = all_keys[:, :, : self._seen], all_values[:, :, : self._seen]
+        """Store a chunk's keys and values ``[n, H, T, W]``; return all of its rows' ``[n, H, L, W]``."""
+        if layer == len(self.keys):
+            size = len(self.lengths), _rounded(self._seen)
+            self.keys.append(_grown(keys[:0, :, :0], *size))
+            self.values.append(_grown(values[:0, :, :0], *size))
+        self.keys[layer][self.rows, :, self.columns] = keys.transpose(1, 2)
+        self.values[layer][self.rows, :, self.columns] = values.transpose(1, 2)
+        seen_keys, seen_values = self.keys[layer][:, :, : self._seen], self.values[layer][:, :, : self._seen]
         if self._everyone:
             return seen_keys, seen_values
-        rows = self._rows[:, 0]
-        return seen_keys[rows], seen_values[rows]
+        members = self.rows[:, 0]
+        return seen_keys[members], seen_values[members]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order, and free the others; a row may be kept more than once."""
         self.lengths = [self.lengths[row] for row in rows]
         index = torch.tensor(list(rows), device=self._device)
         columns = _rounded(max(self.lengths, default=0) + 1)
-        for layer, both in self._layers.items():
-            self._layers[layer] = (both[0][index, :, :columns], both[1][index, :, :columns])
-
-    def _room(
-        self, keys: torch.Tensor, values: torch.Tensor, layer: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a layer's storage ``[B, H, C, D]``, with room for every row and the columns of the chunk."""
-        if layer in self._layers:
-            old = self._layers[layer]
-            if len(old[0]) == len(self.lengths) and old[0].shape[2] >= self._seen:
-                return old
-            columns = _rounded(max(self._seen, old[0].shape[2] * 5 // 4))
-        else:
-            old, columns = (keys[:0, :, :0], values[:0, :, :0]), _rounded(self._seen)
-        self._layers[layer] = (
-            _grown(old[0], len(self.lengths), columns),
-            _grown(old[1], len(self.lengths), columns),
-        )
-        return self._layers[layer]
+        for storage in (self.keys, self.values):
+            for layer, whole in enumerate(storage):
+                storage[layer] = whole[index, :, :columns]
 
 
 def _grown(old: torch.Tensor, rows: int, columns: int) -> torch.Tensor:

@@ -68,6 +68,8 @@ class HuggingFacePolicy(torch.nn.Module):
         coordinates: ``"pixels"`` of the overview or ``"relative"`` (0 to 1000); None takes the checkpoint's
             ``policy_config.json`` or the family's convention.
         instruction: Prompt with ``{question}`` in it; None takes the checkpoint's or :data:`INSTRUCTION`.
+        compiled: Compile the step that writes one token for each row (Qwen-VL families; see
+            :class:`~medeyes_monai.policy.token_step.TokenStep`).
         feature_budget: What is kept at most of a frozen vision tower's output. Unit: bytes.
         device: Where the weights are put.
 
@@ -88,6 +90,7 @@ class HuggingFacePolicy(torch.nn.Module):
         temperature: float = 1.0,
         coordinates: Coordinates | None = None,
         instruction: str | None = None,
+        compiled: bool = False,
         feature_budget: int = 2**28,
         device: str | torch.device = "cpu",
     ) -> None:
@@ -121,7 +124,7 @@ class HuggingFacePolicy(torch.nn.Module):
         self._cap: float | None = None
         self.family: Family
         if name in FAMILIES:
-            self.family = QwenVL(self.core, self.path, feature_budget)
+            self.family = QwenVL(self.core, self.path, feature_budget, compiled=compiled)
             self.conversation = Conversation(tokenizer, self.image_token_id)
         else:
             self.family = family = GenericFamily(self.core, self.path)

@@ -26,12 +26,13 @@ class QwenVL:
         core: The model.
         path: Its checkpoint, for the settings of the image processor.
         feature_budget: What is kept of the vision tower's output. Unit: bytes.
+        compiled: Compile the step that writes one token for each row.
 
     Raises:
         ConfigError: If the checkpoint has no image processor, or the model has layers with a sliding window.
     """
 
-    def __init__(self, core: Any, path: str, feature_budget: int) -> None:
+    def __init__(self, core: Any, path: str, feature_budget: int, *, compiled: bool = False) -> None:
         """Load the image processor."""
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -47,7 +48,7 @@ class QwenVL:
         self._image_token = int(core.config.image_token_id)
         self.grid: int = self.processor.patch_size * self.processor.merge_size
         self.features = VisionMemo(core.model.visual, self._encode, feature_budget)
-        self.step = TokenStep(core.model.language_model)
+        self.step = TokenStep(core.model.language_model, compiled=compiled)
 
     def picture_ids(self, picture: Picture) -> tuple[int, ...]:
         """Return the tokens that stand for a picture, one for each cell of the grid.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,97 +15,103 @@ __all__ = ["TokenStep"]
 
 
 class TokenStep:
-    """Runs the layers of a Qwen decoder on single text tokens.
+    """Runs the layers of a Qwen decoder on one text token for each row.
 
-    A layer of transformers is made for any chunk; on one token, checks and conversions take most of its time.
+    A layer of transformers is made for any chunk; on one token, checks and conversions take much of its time.
     This goes through the same weights (linear layers are called, so adapters count) with fewer operations:
-    the three parts of a text token's position are equal, so its rotation comes from a table, and the heads
-    that share a key are queries of one attention.
+    the three parts of a text token's position are equal, so its rotation comes from a table, and heads that
+    share a key are queries of one attention.
 
     Args:
         language: The decoder of a Qwen-VL model.
+        compiled: Compile the step when it is first taken (``torch.compile``). It takes about a minute, and
+            again for a batch of one row.
 
     Raises:
         ConfigError: If its rotary frequencies depend on the length of the text.
     """
 
-    def __init__(self, language: Any) -> None:
+    def __init__(self, language: Any, *, compiled: bool) -> None:
         """Begin with an empty table."""
         kind = getattr(language.rotary_emb, "rope_type", "default")
         if kind in ("dynamic", "longrope"):
             raise ConfigError(f"rotary embeddings of type {kind!r} are not supported; use a fixed type")
         self._language = language
         self._table: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._run: Callable[..., torch.Tensor] = torch.compile(_run, dynamic=True) if compiled else _run
 
     def __call__(
         self, ids: torch.Tensor, place: torch.Tensor, seen: torch.Tensor, cache: RaggedCache
     ) -> torch.Tensor:
-        """Return the states ``[B, D]`` of one token for each row.
+        """Return the states ``[B, D]`` of one token for each row; its keys and values go into the cache.
 
         Args:
             ids: Token ids ``[B]``.
             place: Positions ``[B]``, on the CPU.
             seen: Columns that each may see, bool ``[B, 1, 1, L]``.
-            cache: Keys and values, made ready for this chunk.
+            cache: What was read before, made ready for this chunk.
         """
         states = self._language.embed_tokens(ids)
-        cos, sin = self._rotation(place, states)
         bias = torch.zeros(seen.shape, dtype=states.dtype, device=states.device)
         bias.masked_fill_(~seen, float("-inf"))
-        for layer in self._language.layers:
-            attended = _attend(layer.self_attn, _norm(layer.input_layernorm, states), cos, sin, bias, cache)
-            states = states + attended
-            states = states + layer.mlp(_norm(layer.post_attention_layernorm, states))
-        return _norm(self._language.norm, states)
+        cos, sin = self._rotation(place, states)
+        columns = cache.rows[:, 0], cache.columns[:, 0]
+        return self._run(self._language, states, cos, sin, bias, columns, cache.keys, cache.values)
 
     def _rotation(self, place: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cosine and signed sine ``[B, 1, W]`` for some positions, W the width of a head."""
         needed = int(place.max()) + 1
         table = self._table
-        if (
-            table is None
-            or len(table[0]) < needed
-            or (table[0].dtype, table[0].device)
-            != (
-                like.dtype,
-                like.device,
-            )
-        ):
+        if table is None or len(table[0]) < needed or table[0].dtype != like.dtype:
             positions = torch.arange(2 * needed, device=like.device).expand(3, 1, -1)
             cos, sin = self._language.rotary_emb(like, positions)
             width = cos.shape[-1]
             cos, sin = cos.reshape(-1, 2 * needed, width)[0], sin.reshape(-1, 2 * needed, width)[0]
             table = self._table = cos, torch.cat((-sin[:, : width // 2], sin[:, width // 2 :]), dim=-1)
-        rows = place.to(like.device)
-        return table[0][rows, None], table[1][rows, None]
+        cos, sin = (part.to(like.device)[place.to(like.device), None] for part in table)
+        return cos, sin
 
 
-def _attend(
-    layer: Any,
+def _run(
+    language: Any,
     states: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
     bias: torch.Tensor,
-    cache: RaggedCache,
+    columns: tuple[torch.Tensor, torch.Tensor],
+    keys: list[torch.Tensor],
+    values: list[torch.Tensor],
 ) -> torch.Tensor:
-    """Return what a layer's attention adds to ``[B, D]``; keys and values go into the cache."""
-    rows, width = len(states), layer.head_dim
-    queries = layer.q_proj(states).view(rows, -1, width)
-    keys = layer.k_proj(states).view(rows, -1, width)
-    values = layer.v_proj(states).view(rows, -1, 1, width)
-    if hasattr(layer, "q_norm"):
-        queries, keys = _norm(layer.q_norm, queries), _norm(layer.k_norm, keys)
-    heads = torch.cat((queries, keys), dim=1)
-    heads = torch.addcmul(heads * cos, heads.roll(width // 2, -1), sin)
-    shared = values.shape[1]
-    every_key, every_value = cache.update(heads[:, -shared:, None], values, layer.layer_idx)
-    grouped = heads[:, :-shared].view(rows, shared, -1, width)
-    attended = _attention(grouped, every_key, every_value, bias, layer.scaling)
-    projected: torch.Tensor = layer.o_proj(attended.reshape(rows, -1))
-    return projected
+    """Take states ``[B, D]`` through all layers; ``columns`` are row and column of each token's place."""
+    for number, layer in enumerate(language.layers):
+        attention, normed = layer.self_attn, _norm(layer.input_layernorm, states)
+        shared, width = keys[number].shape[1], attention.head_dim
+        heads = _heads(attention, normed, width)
+        heads = torch.addcmul(heads * cos, heads.roll(width // 2, -1), sin)
+        keys[number][columns[0], :, columns[1]] = heads[:, -shared:]
+        values[number][columns[0], :, columns[1]] = attention.v_proj(normed).view(len(states), -1, width)
+        attended = _attend(
+            heads[:, :-shared].view(len(states), shared, -1, width),
+            keys[number][:, :, : bias.shape[-1]],
+            values[number][:, :, : bias.shape[-1]],
+            bias,
+            attention.scaling,
+        )
+        states = states + attention.o_proj(attended.reshape(len(states), -1))
+        states = states + layer.mlp(_norm(layer.post_attention_layernorm, states))
+    return _norm(language.norm, states)
 
 
-def _attention(
+def _heads(attention: Any, states: torch.Tensor, width: int) -> torch.Tensor:
+    """Return the heads of queries and then those of keys, ``[B, H, W]``, normalised where the family does."""
+    queries = attention.q_proj(states).view(len(states), -1, width)
+    keys = attention.k_proj(states).view(len(states), -1, width)
+    if hasattr(attention, "q_norm"):
+        queries, keys = _norm(attention.q_norm, queries), _norm(attention.k_norm, keys)
+    return torch.cat((queries, keys), dim=1)
+
+
+def _attend(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """Attend from few queries ``[B, H, G, W]`` to many columns ``[B, H, L, W]``."""
