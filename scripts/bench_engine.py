@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=int, default=TOKENS, help="tokens of a turn, end of turn included")
     parser.add_argument("--device", default="cpu", help="of the part gpu; the others run on the CPU")
     parser.add_argument("--size", choices=["tiny", "3b"], default="tiny", help="policy of the part gpu")
+    parser.add_argument("--compiled", action="store_true", help="compile the token step of our rollouts")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     return parser
 
@@ -88,7 +89,7 @@ def _measure(parser: argparse.ArgumentParser, asked: argparse.Namespace, parts: 
     if asked.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(asked.threads)  # for fresh processes
         torch.set_num_threads(asked.threads)
-    names = ("family", "repeats", "quick", "tokens", "device", "size")
+    names = ("family", "repeats", "quick", "tokens", "device", "size", "compiled")
     head = {
         "environment": _environment(asked.device),
         "arguments": {"parts": list(parts)} | {name: getattr(asked, name) for name in names},

@@ -130,7 +130,7 @@ class QwenVL:
         return place, following
 
     def patches(self, picture: Picture) -> tuple[torch.Tensor, tuple[int, int, int]]:
-        """Return the vision tower's input for a picture: patches ``[P, F]`` and their grid (1, rows, columns).
+        """Return a picture as the vision tower reads it: patches ``[P, F]`` and grid (1, rows, columns).
 
         It is what the processor of transformers makes where nothing is resized, in a third of its time.
         """

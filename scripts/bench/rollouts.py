@@ -64,11 +64,12 @@ class Bench:
 
     Args:
         checkpoint: Checkpoint directory.
+        compiled: Compile the token step of our rollouts.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, compiled: bool) -> None:
         """Load the policy."""
-        self.policy = PacedPolicy(checkpoint).train(False)
+        self.policy = PacedPolicy(checkpoint, compiled=compiled).train(False)
         self.vision = Vision(checkpoint)
         self.forbidden = forbidden_tokens(self.policy)
 
@@ -181,7 +182,7 @@ def rollout_jobs(settings: Settings) -> list[Job]:
 
 
 def _compare(settings: Settings, side: int) -> Iterable[Line]:
-    bench = Bench(settings.checkpoint(settings.family))
+    bench = Bench(settings.checkpoint(settings.family), settings.compiled)
     work = Work(side, draws=2 if settings.quick else 8, tokens=settings.tokens)
     cases = bench.cases(work, settings.repeats)
     times, results = interleaved(
@@ -241,7 +242,7 @@ def scaling_jobs(settings: Settings) -> list[Job]:
 
 
 def _scale(settings: Settings, base: Work, name: str, values: Sequence[int]) -> Iterable[Line]:
-    bench = Bench(settings.checkpoint(settings.family))
+    bench = Bench(settings.checkpoint(settings.family), settings.compiled)
     works = {value: replace(base, **{name: value}) for value in values}
     cases = {value: bench.cases(work, settings.repeats) for value, work in works.items()}
     times, results = interleaved(

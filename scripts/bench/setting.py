@@ -40,6 +40,7 @@ class Settings:
         tokens: Tokens of a turn, end of turn included.
         device: Device of the part ``gpu``; all others run on the CPU.
         size: Shape of the policy of the part ``gpu``.
+        compiled: Compile the token step of our rollouts.
     """
 
     work: Path
@@ -49,6 +50,7 @@ class Settings:
     tokens: int = 48
     device: str = "cpu"
     size: Literal["tiny", "3b"] = "tiny"
+    compiled: bool = False
 
     def checkpoint(self, family: Family) -> Path:
         """Return a tiny random checkpoint, made when first asked for."""
