@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -93,6 +94,32 @@ def test_parity_of_draws_where_looks_come_at_different_times(looking: LookingPol
     for row, episode in enumerate(episodes):
         got, mask = full.logprobs[row, : len(episode)], episode.response_mask
         torch.testing.assert_close(episode.behaviour_logprobs[mask], got[mask], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tolerance"),
+    [
+        ({"dtype": "bfloat16"}, 0.05),  # a bfloat16 has 8 bits, and the last state passes through all layers
+        ({"attention": "eager"}, TOLERANCE),
+        (
+            {"lora": {"r": 4, "target_modules": ["q_proj", "down_proj"], "init_lora_weights": False}},
+            TOLERANCE,
+        ),
+    ],
+    ids=["bfloat16", "eager", "adapter"],
+)
+def test_parity_in_low_precision_and_with_an_adapter(
+    looking: LookingPolicy, arguments: dict[str, Any], tolerance: float
+) -> None:
+    policy = LookingPolicy(looking.path, **arguments)
+    episodes = rollout(policy, phantom_cases(policy, 2), draws=6, max_turn_tokens=16)
+    assert max(len(episode.pictures) for episode in episodes) > 1
+    with torch.no_grad():
+        full = policy.score(episodes).logprobs
+    for row, episode in enumerate(episodes):
+        mask = episode.response_mask
+        drawn, scored = episode.behaviour_logprobs[mask], full[row, : len(episode)][mask]
+        torch.testing.assert_close(drawn, scored, atol=tolerance, rtol=0)
 
 
 def test_a_draw_does_not_depend_on_what_else_is_in_the_batch(looking: LookingPolicy) -> None:

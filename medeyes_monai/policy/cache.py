@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["RaggedCache"]
+__all__ = ["RaggedCache", "additive"]
 
 COLUMNS = 64
 """Room for tokens is made in steps of this size, and at least by a quarter of what is there."""
@@ -90,6 +90,11 @@ class RaggedCache:
         for storage in (self.keys, self.values):
             for layer, whole in enumerate(storage):
                 storage[layer] = whole[index, :, :columns]
+
+
+def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return what is added to attention scores so that only what is seen counts: 0, else minus infinity."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
 
 
 def _grown(old: torch.Tensor, rows: int, columns: int) -> torch.Tensor:

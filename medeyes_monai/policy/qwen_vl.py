@@ -9,7 +9,7 @@ import torch
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.base import Segment
-from medeyes_monai.policy.cache import RaggedCache
+from medeyes_monai.policy.cache import RaggedCache, additive
 from medeyes_monai.policy.token_step import TokenStep
 from medeyes_monai.policy.vision import Features, VisionMemo
 from medeyes_monai.trajectory import Picture
@@ -106,7 +106,7 @@ class QwenVL:
         states: torch.Tensor = language(
             inputs_embeds=embedded,
             position_ids=place.to(device),
-            attention_mask=seen,
+            attention_mask=None if seen is None else additive(seen, embedded.dtype),
             past_key_values=cache,
             use_cache=cache is not None,
             **more,

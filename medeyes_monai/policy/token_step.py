@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from medeyes_monai.errors import ConfigError
-from medeyes_monai.policy.cache import RaggedCache
+from medeyes_monai.policy.cache import RaggedCache, additive
 
 __all__ = ["TokenStep"]
 
@@ -52,8 +52,7 @@ class TokenStep:
             cache: What was read before, made ready for this chunk.
         """
         states = self._language.embed_tokens(ids)
-        bias = torch.zeros(seen.shape, dtype=states.dtype, device=states.device)
-        bias.masked_fill_(~seen, float("-inf"))
+        bias = additive(seen, states.dtype)
         cos, sin = self._rotation(place, states)
         columns = cache.rows[:, 0], cache.columns[:, 0]
         return self._run(self._language, states, cos, sin, bias, columns, cache.keys, cache.values)
