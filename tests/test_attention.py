@@ -290,14 +290,20 @@ def test_the_drawing_is_vermilion_where_more_was_attended_to_and_blue_where_less
 
 
 def test_the_box_that_a_turn_asks_for_is_drawn_and_that_of_another_is_not(policy):
-    episode, case = looked(policy, 1)
-    first, second = attention_maps(policy, episode)
-    hue = ImageColor.getrgb(COLOURS[0])
-    marked = [
-        (draw_attention(episode, case, step, n) == hue).all(-1).sum() for n, step in ((1, first), (2, second))
+    episode, case = looked(policy, 2)
+    drawings = [
+        draw_attention(episode, case, step, n)
+        for n, step in enumerate(attention_maps(policy, episode), start=1)
     ]
-    assert marked[0] > 50
-    assert marked[1] == 0
+    hues = [ImageColor.getrgb(colour) for colour in COLOURS[:2]]
+    marked = [[(drawing == hue).all(-1).sum() > 50 for hue in hues] for drawing in drawings]
+    assert marked == [[True, False], [False, True], [False, False]]
+    columns = np.flatnonzero((drawings[1] == hues[1]).all(-1).any(0))
+    box, side = episode.trajectory.boxes[1], OVERVIEW_SIDE // max(episode.pictures[0].shape[:2])
+    scale = side * episode.pictures[0].shape[1] / case.scene.shape[0]
+    assert (columns.min(), columns.max() + 1) == pytest.approx(
+        (box.start[0] * scale, box.stop[0] * scale), abs=2
+    )
 
 
 def test_the_words_hold_the_numbers_of_the_maps(policy):

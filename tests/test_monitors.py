@@ -101,6 +101,7 @@ HEALTHY = {
     ),
     "nothing is learned of the experts": (ExpertReliance, {LOGPROB: noisy(-0.5, -0.5, 0.1), REWARD: STUCK}),
     "experts' places pay": (ExpertCopying, {OVERLAP: noisy(0.6, 1.0, 0.02), REWARD: RISING}),
+    "experts' places when all is solved": (ExpertCopying, {OVERLAP: noisy(0.6, 1.0, 0.02), REWARD: SOLVED}),
     "own places": (ExpertCopying, {OVERLAP: noisy(0.6, 0.6, 0.02), REWARD: STUCK}),
     "gradients have nothing to do with each other": (Interference, {COSINE: noisy(0, 0, 0.14)}),
     "entropy stays": (EntropyCollapse, {ENTROPY: noisy(0.3, 0.25, 0.01)}),
@@ -266,6 +267,15 @@ def test_answers_that_depend_on_the_pixels_are_not_warned_of(caplog):
     assert "monitor/superficial_focusing" not in train(silent, {"x": np.zeros(1)})[0]
 
 
+def test_answers_that_were_given_without_a_look_do_not_count(caplog):
+    policy = HuggingFacePolicy(TINY)
+    data = PhantomVQA("val", size=12, families=["heart"], scene=partial(ImageScene, patch=policy.patch))
+    cases = [data[n] for n in range(12)]
+    monitor = SuperficialFocusing(probe(policy, cases), probe(policy, cases, blank_looks=True), interval=1)
+    assert "monitor/superficial_focusing" not in train(monitor, {"x": np.zeros(1)})[0]
+    assert not any(episode.trajectory.fixations for episode in monitor.seeing.evaluator.episodes)
+
+
 def test_probes_with_their_roles_exchanged_are_refused(checkpoints):
     policy = LookingPolicy(checkpoints["qwen3_vl"])
     cases = phantom_cases(policy, 2)
@@ -331,6 +341,29 @@ def test_a_policy_that_learns_what_holds_everywhere_is_not_warned_of(caplog):
     assert min(monitor.ood.accuracies().values()) == 1.0
     assert output["monitor/memorised_paths"] == output["warning/memorised_paths"] == 0.0
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(("errors", "warning"), [(1.0, 1.0), (2.0, 0.0)])
+def test_a_growth_within_the_error_of_few_questions_is_not_warned_of(errors, warning):
+    # One of four questions becomes right: growth 1/4, error sqrt(3/16 / 4) = 0.217.
+    policy, right = HuggingFacePolicy(TINY), set()
+
+    def reward(episode, case):
+        return replace(episode, reward=0.0, reward_parts={"accuracy": float(case.key in right)})
+
+    inferer = EpisodeInferer(draws=1, greedy=True, max_turn_tokens=4)
+    known, ood = (
+        Probe(EpisodeEvaluator(policy, relabelled(policy, split, "1234"), inferer, reward))
+        for split in ("val", "ood")
+    )
+
+    def update(_):
+        right.add(known.evaluator.cases[0].key)
+        with torch.no_grad():
+            next(p for p in policy.parameters() if p.requires_grad).mul_(1.01)
+
+    output = train(MemorisedPaths(known, ood, interval=1, errors=errors), {"x": np.zeros(1)}, update)[0]
+    assert (output["monitor/memorised_paths"], output["warning/memorised_paths"]) == (0.25, warning)
 
 
 def test_a_run_that_ends_before_the_second_probe_asks_nothing():
