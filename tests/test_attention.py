@@ -28,6 +28,7 @@ from medeyes_monai.policy.attention_numbers import (
     map_distance,
 )
 from medeyes_monai.policy.base import Segment
+from medeyes_monai.reports.answers import write_answers
 from medeyes_monai.reports.attention import (
     CROP_SIDE,
     GAP,
@@ -346,3 +347,13 @@ def test_the_summary_draws_attention_where_the_policy_allows_it(policy, tmp_path
         write_summary(tmp_path, evaluators={"test": evaluator}, title="run", policy=asked)
         text = (tmp_path / "report" / "index.html").read_text("utf-8")
         assert text.count('class="attention"') == drawn
+
+
+def test_answers_are_reported_with_the_attention_of_the_policy_that_gave_them(policy, tmp_path, capsys):
+    inferer = EpisodeInferer(draws=1, greedy=True, max_turn_tokens=6)
+    evaluator = EpisodeEvaluator(policy, phantom_cases(policy, 2), inferer)
+    evaluator.run()
+    write_answers(tmp_path, evaluator=evaluator, title="run", policy=policy, pictures=1)
+    text = (tmp_path / "report" / "index.html").read_text("utf-8")
+    assert text.count('class="attention"') == 1
+    assert "answers.json" in capsys.readouterr().out

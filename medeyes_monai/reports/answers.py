@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from medeyes_monai.io.atomic import write_atomic
+from medeyes_monai.policy import Policy
+from medeyes_monai.reports.attention import attention_of
 from medeyes_monai.reports.gaze import gaze_path_figure
 from medeyes_monai.reports.page import write_report
 from medeyes_monai.scenes import Case
@@ -22,7 +24,14 @@ class Answered(Protocol):
     cases: list[Case]
 
 
-def write_answers(directory: str | Path, *, evaluator: Answered, title: str, pictures: int = 50) -> None:
+def write_answers(
+    directory: str | Path,
+    *,
+    evaluator: Answered,
+    title: str,
+    pictures: int = 50,
+    policy: Policy | None = None,
+) -> None:
     """Print the answers and write them into a folder.
 
     Writes ``answers.json`` (all), ``gaze/001.png`` and so on, and ``report/index.html`` (the first ones). A
@@ -33,6 +42,7 @@ def write_answers(directory: str | Path, *, evaluator: Answered, title: str, pic
         evaluator: Who asked.
         title: Headline of the page.
         pictures: Largest number of episodes that are drawn.
+        policy: The policy that was asked, whose attention is drawn if its family allows it; None draws none.
     """
     folder = Path(directory)
     (folder / "gaze").mkdir(parents=True, exist_ok=True)
@@ -44,7 +54,10 @@ def write_answers(directory: str | Path, *, evaluator: Answered, title: str, pic
     write_atomic(folder / "answers.json", text.encode("utf-8", errors="replace"))
     for number, (episode, case) in enumerate(pairs[:pictures], start=1):
         gaze_path_figure(episode, case, folder / "gaze" / f"{number:03d}.png")
-    page = write_report(folder / "report", title=title, tables={}, episodes=pairs[:pictures])
+    attention = attention_of(policy, [episode for episode, _ in pairs[:pictures]])
+    page = write_report(
+        folder / "report", title=title, tables={}, episodes=pairs[:pictures], attention=attention
+    )
     for answer in answers:
         print(f"{answer['key']}: {answer['question']} -> {answer['answer'] or '(no answer)'}")
     print(f"\nanswers: {folder / 'answers.json'}\nreport: {page}")

@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from medeyes_monai.io.atomic import write_atomic
-from medeyes_monai.policy.attention import Map, StepAttention
+from medeyes_monai.policy import HuggingFacePolicy, Policy
+from medeyes_monai.policy.attention import Map, StepAttention, attention_maps, can_show_attention
 from medeyes_monai.policy.attention_numbers import box_preference, box_share, map_distance
 from medeyes_monai.reports.gaze import draw_box, enlarge
 from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode, Picture
 
-__all__ = ["attention_figure", "attention_words", "draw_attention"]
+__all__ = ["attention_figure", "attention_of", "attention_words", "draw_attention"]
 
 MORE, LESS = (213, 94, 0), (0, 114, 178)
 """Vermilion and blue of Okabe and Ito's palette, laid over pictures that are mostly grey."""
@@ -31,6 +32,21 @@ CROP_SIDE = 128
 """Longest side to which crops are enlarged. Unit: pixels."""
 GAP = 8
 """Space between the pictures. Unit: pixels."""
+
+
+def attention_of(policy: Policy | None, episodes: Sequence[Episode]) -> list[tuple[StepAttention, ...]]:
+    """Return the attention of some episodes for a report.
+
+    Args:
+        policy: The policy that made them; None for no attention.
+        episodes: The episodes.
+
+    Returns:
+        The steps of each episode; an empty list where there is no policy, or its family allows none.
+    """
+    if not isinstance(policy, HuggingFacePolicy) or not can_show_attention(policy):
+        return []
+    return [attention_maps(policy, episode) for episode in episodes]
 
 
 def draw_attention(episode: Episode, case: Case, step: StepAttention, number: int) -> Picture:

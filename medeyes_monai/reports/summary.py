@@ -9,8 +9,8 @@ from typing import Protocol
 
 from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.metrics import Evaluation, Share, compare
-from medeyes_monai.policy import HuggingFacePolicy, Policy
-from medeyes_monai.policy.attention import StepAttention, attention_maps, can_show_attention
+from medeyes_monai.policy import Policy
+from medeyes_monai.reports.attention import attention_of
 from medeyes_monai.reports.curves import curves_png, read_records
 from medeyes_monai.reports.gaze import gaze_path_figure
 from medeyes_monai.reports.page import write_report
@@ -76,7 +76,7 @@ def write_summary(
     shown = evaluators[show if show is not None else list(evaluators)[-1]]
     gaze_path_figure(*_longest_path(shown), folder / "gaze_path.png")
     varied = _varied(shown, episodes)
-    attention = _attention(policy, [episode for episode, _ in varied])
+    attention = attention_of(policy, [episode for episode, _ in varied])
     page = write_report(
         folder / "report",
         title=title,
@@ -89,12 +89,6 @@ def write_summary(
     )
     print(f"\n{table.markdown()}\n")
     print("".join(f"{text}\n\n" for text in warnings) + f"report: {page}")
-
-
-def _attention(policy: Policy | None, episodes: Sequence[Episode]) -> list[tuple[StepAttention, ...]]:
-    if not isinstance(policy, HuggingFacePolicy) or not can_show_attention(policy):
-        return []
-    return [attention_maps(policy, episode) for episode in episodes]
 
 
 def _longest_path(evaluator: Evaluated) -> tuple[Episode, Case]:
