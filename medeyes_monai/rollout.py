@@ -196,7 +196,8 @@ class _Row:
         """Look where the last turn pointed; return the end of that turn and the feedback, if it has room."""
         feedback = policy.feedback(self.case.scene.look(self.trajectory.fixations[-1].box))
         if len(self.token_ids) + len(feedback.token_ids) >= self.limits.episode:
-            self.defect = "too_long"
+            self.defect = "too_long"  # and the look, which is never shown, did not happen
+            self.trajectory = replace(self.trajectory, fixations=self.trajectory.fixations[:-1])
             return None
         self._extend(feedback)
         return Segment((policy.end_of_turn, *feedback.token_ids), feedback.pictures)

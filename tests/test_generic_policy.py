@@ -255,7 +255,9 @@ def test_checkpointed_gradients_are_the_same(path):
 
 
 def test_an_adapter_is_trained_switched_off_and_saved_as_weights(path, tmp_path):
-    policy = HuggingFacePolicy(path, lora={"r": 2, "target_modules": ["q_proj", "v_proj"]})
+    policy = HuggingFacePolicy(
+        path, lora={"r": 2, "target_modules": r".*(text|language)_model.*(q_proj|v_proj)"}
+    )
     episodes = rollout(policy, cases_of(policy, 2), draws=1, max_turn_tokens=6)
     mask = policy.score(episodes).response_mask
     before = policy.score(episodes).logprobs.detach()

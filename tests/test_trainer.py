@@ -25,7 +25,7 @@ from medeyes_monai.rewards.accuracy import answers_match
 from medeyes_monai.sampler import PathSampler, write_episode
 from medeyes_monai.scenes import Case
 from medeyes_monai.training.checkpoint import CheckpointFolder
-from medeyes_monai.training.experience import Experience
+from medeyes_monai.training.experience import Experience, gather
 from medeyes_monai.training.handlers import ProgressHandler, StepLog
 from medeyes_monai.training.objective import DualStreamObjective, accumulate_gradients
 from medeyes_monai.training.trainer import DualStreamGRPOTrainer
@@ -425,3 +425,20 @@ def test_a_kl_weight_without_a_reference_is_refused(checkpoints: dict[str, Path]
     objective = DualStreamObjective(kl_weight=0.1)
     with pytest.raises(ConfigError, match=r"lora.* or give a frozen policy as reference"):
         trainer_of(checkpoints["qwen3_vl"], tmp_path, epochs=1, objective=objective)
+
+
+def test_an_expert_path_that_does_not_fit_is_left_out_and_said(
+    policy: HuggingFacePolicy, caplog: pytest.LogCaptureFixture
+) -> None:
+    cases = phantom_cases(policy, 2)
+    expert = MemoExpert(AnnotationExpert(PhantomReader()))
+    sampler = PathSampler(Navigator(expert, reader=PhantomReader()), answers_match, n_paths=2)
+    inferer, reward = EpisodeInferer(draws=2, max_turn_tokens=4, greedy=False), CompositeReward()
+    numbers = {"inferer": inferer, "reward": reward, "sampler": sampler, "seed": 0, "step": 0}
+    free = gather(policy, cases, **numbers)  # type: ignore[arg-type]
+    lengths = sorted(len(e) for e in free.episodes if e.stream == "expert")
+    policy.max_tokens = lengths[-1] - 1
+    tight = gather(policy, cases, **numbers)  # type: ignore[arg-type]
+    left = [len(e) for e in tight.episodes if e.stream == "expert"]
+    assert sorted(left) == [length for length in lengths if length < lengths[-1]]
+    assert "left out" in caplog.text

@@ -6,6 +6,7 @@ import torch
 from conftest import LookingPolicy, phantom_cases
 from PIL import Image
 
+from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.vision import VisionMemo
 from medeyes_monai.rollout import rollout
 from medeyes_monai.trajectory import Picture
@@ -103,3 +104,22 @@ def test_patches_are_those_of_the_library(looking: LookingPolicy, frames: int) -
     patches, grids = zip(*map(looking.family.patches, pictures), strict=True)
     torch.testing.assert_close(torch.cat(patches), expected["pixel_values"], atol=1e-6, rtol=0)
     assert [list(grid) for grid in grids] == expected["image_grid_thw"].tolist()
+
+
+def test_an_adapter_may_not_reach_into_a_frozen_tower(checkpoints: dict[str, Path]) -> None:
+    lora = {"r": 2, "target_modules": ".*visual.*qkv"}
+    with pytest.raises(ConfigError, match="reaches into the vision tower"):
+        LookingPolicy(checkpoints["qwen3_vl"], lora=lora)
+
+
+def test_features_made_with_an_adapter_are_not_those_of_the_reference(checkpoints: dict[str, Path]) -> None:
+    lora = {"r": 2, "target_modules": ".*visual.*qkv", "init_lora_weights": False}
+    policy = LookingPolicy(checkpoints["qwen3_vl"], lora=lora, freeze_vision=False)
+    pictures = phantom_cases(policy, 1)[0].scene.overview().pixels[None]
+    with torch.no_grad():
+        (adapted,) = policy.family.features(pictures)
+        with policy.reference():
+            (reference,) = policy.family.features(pictures)
+        (again,) = policy.family.features(pictures)
+    assert (adapted[0] - reference[0]).abs().max() > 1e-4
+    assert torch.equal(adapted[0], again[0])

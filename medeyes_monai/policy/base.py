@@ -57,7 +57,7 @@ class Decoder(Protocol):
         """Append one segment to each of some rows; the others stay as they are."""
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Drop every row but these, which are renumbered in this order."""
+        """Drop every row but these, renumbered in this order; there are no scores until an append."""
 
 
 @runtime_checkable

@@ -85,7 +85,7 @@ class RaggedCache:
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order, and free the others; a row may be kept more than once."""
         self.lengths = [self.lengths[row] for row in rows]
-        index = torch.tensor(list(rows), device=self._device)
+        index = torch.tensor(list(rows), dtype=torch.long, device=self._device)
         columns = _rounded(max(self.lengths, default=0) + 1)
         for storage in (self.keys, self.values):
             for layer, whole in enumerate(storage):

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.base import Segment
 
 __all__ = ["EpisodeDecoder", "Reader"]
@@ -32,12 +33,17 @@ class EpisodeDecoder:
         reader: Reads segments; nothing was read yet.
         scores: Turns states ``[n, D]`` into scores of the next token ``[n, V]``.
         segments: One prompt for each row. A prompt object that several rows share is read once.
+
+    Raises:
+        ConfigError: If there is no prompt.
     """
 
     def __init__(
         self, reader: Reader, scores: Callable[[torch.Tensor], torch.Tensor], segments: Sequence[Segment]
     ) -> None:
         """Read the prompts."""
+        if not segments:
+            raise ConfigError("there is no prompt to read; give at least one")
         self._reader, self._scores = reader, scores
         distinct = list({id(segment): segment for segment in segments}.values())
         self._states = reader.append(dict(enumerate(distinct)))

@@ -62,7 +62,7 @@ class HuggingFacePolicy(torch.nn.Module):
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         attention: Attention implementation of transformers, ``"sdpa"`` or ``"eager"``.
         lora: Arguments of ``peft.LoraConfig``; None trains the model itself.
-        freeze_vision: Leave the vision tower as it is. Its output is then kept and used in every pass.
+        freeze_vision: Leave the vision tower as it is. Qwen-VL families keep its output for every pass.
         gradient_checkpointing: Compute each layer's states again in backward instead of keeping them.
         temperature: Softmax temperature, in sampling and in training alike.
         coordinates: ``"pixels"`` of the overview or ``"relative"`` (0 to 1000); None takes the checkpoint's
@@ -70,7 +70,7 @@ class HuggingFacePolicy(torch.nn.Module):
         instruction: Prompt with ``{question}`` in it; None takes the checkpoint's or :data:`INSTRUCTION`.
         compiled: Compile the step that writes one token for each row (Qwen-VL families; see
             :class:`~medeyes_monai.policy.token_step.TokenStep`).
-        feature_budget: What is kept at most of a frozen vision tower's output. Unit: bytes.
+        feature_budget: What Qwen-VL families keep at most of the vision tower's output. Unit: bytes.
         device: Where the weights are put.
 
     Raises:
@@ -119,6 +119,8 @@ class HuggingFacePolicy(torch.nn.Module):
         self.temperature = temperature
         self.vocabulary_size = int(self.core.get_output_embeddings().weight.shape[0])
         self.max_tokens = int(self.core.config.get_text_config().max_position_embeddings)
+        if getattr(self.core.config, "image_token_id", None) is None:
+            raise ConfigError(f"policy {path}: family {name!r} has no token that stands for a picture")
         self.image_token_id = int(self.core.config.image_token_id)
         never = [i for i in tokenizer.convert_tokens_to_ids(list(FORBIDDEN)) if i is not None]
         self._cap: float | None = None
@@ -127,6 +129,10 @@ class HuggingFacePolicy(torch.nn.Module):
             self.family = QwenVL(self.core, self.path, feature_budget, compiled=compiled)
             self.conversation = Conversation(tokenizer, self.image_token_id)
         else:
+            if compiled:
+                raise ConfigError(
+                    f"compiled is for {', '.join(sorted(FAMILIES))}; family {name!r} has no token step"
+                )
             self.family = family = GenericFamily(self.core, self.path)
             tokenizer = family.pictures.tokenizer
             self.conversation = Conversation(tokenizer, family.pictures.placeholder)
@@ -136,9 +142,15 @@ class HuggingFacePolicy(torch.nn.Module):
         forbidden[len(tokenizer) :] = True
         self._forbidden: torch.Tensor
         self.register_buffer("_forbidden", forbidden, persistent=False)
+        tower = vision_tower(self.core)
         if freeze_vision:
-            vision_tower(self.core).requires_grad_(False)
+            tower.requires_grad_(False)
         self.adapted = None if lora is None else add_adapter(self.core, lora)
+        if freeze_vision and any(weight.requires_grad for weight in tower.parameters()):
+            raise ConfigError(
+                "the adapter reaches into the vision tower, which is to stay frozen; restrict target_modules, "
+                r"e.g. to .*language_model.*\.(q_proj|v_proj), or set freeze_vision: false"
+            )
         if gradient_checkpointing:
             self.core.gradient_checkpointing_enable({"use_reentrant": False})
         self.to(device)

@@ -178,7 +178,7 @@ class CachedReader:
         """Append a segment to some rows and return the states of their last tokens ``[n, D]``."""
         if not self._position:
             self._position = [0] * len(segments)
-        if all(len(segment.token_ids) == 1 for segment in segments.values()):
+        if all(len(part.token_ids) == 1 and not part.pictures for part in segments.values()):
             return self._append_tokens({row: segment.token_ids[0] for row, segment in segments.items()})
         rows, parts = list(segments), list(segments.values())
         sizes = [len(part.token_ids) for part in parts]

@@ -61,14 +61,15 @@ class TokenStep:
         """Return cosine and signed sine ``[B, 1, W]`` for some positions, W the width of a head."""
         needed = int(place.max()) + 1
         table = self._table
-        if table is None or len(table[0]) < needed or table[0].dtype != like.dtype:
+        kind = like.dtype, like.device
+        if table is None or len(table[0]) < needed or (table[0].dtype, table[0].device) != kind:
             positions = torch.arange(2 * needed, device=like.device).expand(3, 1, -1)
             cos, sin = self._language.rotary_emb(like, positions)
             width = cos.shape[-1]
             cos, sin = cos.reshape(-1, 2 * needed, width)[0], sin.reshape(-1, 2 * needed, width)[0]
             table = self._table = cos, torch.cat((-sin[:, : width // 2], sin[:, width // 2 :]), dim=-1)
-        cos, sin = (part.to(like.device)[place.to(like.device), None] for part in table)
-        return cos, sin
+        rows = place.to(like.device)
+        return table[0][rows, None], table[1][rows, None]
 
 
 def _run(

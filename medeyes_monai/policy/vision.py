@@ -15,6 +15,9 @@ __all__ = ["Features", "VisionMemo"]
 Features = tuple[torch.Tensor, ...]
 """What stands for one picture: its tokens ``[n, D]``, and those that deeper layers add, each ``[n, D]``."""
 
+_Key = tuple[torch.dtype, bytes]
+"""Precision of the pass, and a picture's digest."""
+
 
 class VisionMemo:
     """Encodes pictures, each distinct one once.
@@ -36,7 +39,7 @@ class VisionMemo:
     ) -> None:
         """Begin empty."""
         self._tower, self._encode, self._budget = tower, encode, budget
-        self._kept: OrderedDict[bytes, Features] = OrderedDict()
+        self._kept: OrderedDict[_Key, Features] = OrderedDict()
         self._bytes = 0
         self._state: Hashable = None
         self.encoded = 0
@@ -44,7 +47,8 @@ class VisionMemo:
 
     def __call__(self, pictures: Sequence[Picture]) -> list[Features]:
         """Return the features of some pictures, in their order."""
-        keys = [_digest(picture) for picture in pictures]
+        precision = self._precision()
+        keys = [(precision, _digest(picture)) for picture in pictures]
         distinct = dict(zip(keys, pictures, strict=True))
         trained = any(parameter.requires_grad for parameter in self._tower.parameters())
         if trained and torch.is_grad_enabled():
@@ -54,26 +58,31 @@ class VisionMemo:
             found = {key: self._kept[key] for key in distinct if key in self._kept}
             with torch.no_grad():
                 made = self._fresh({key: picture for key, picture in distinct.items() if key not in found})
-            found |= made
+            # Copies, because the features of one pass are views of one block, which would be kept whole.
+            found |= {key: tuple(part.clone() for part in features) for key, features in made.items()}
             self._keep(found)
         return [found[key] for key in keys]
 
-    def _fresh(self, pictures: dict[bytes, Picture]) -> dict[bytes, Features]:
+    def _fresh(self, pictures: dict[_Key, Picture]) -> dict[_Key, Features]:
         self.encoded += len(pictures)
         made = self._encode(list(pictures.values())) if pictures else []
         return dict(zip(pictures, made, strict=True))
 
     def _forget_if_changed(self) -> None:
-        """Drop everything if the weights, their place or the precision of the pass are not what they were."""
-        weights = list(self._tower.parameters())
-        kind = weights[0].device.type
-        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weights[0].dtype
-        state = (precision, weights[0].device, tuple((w.data_ptr(), w._version) for w in weights))
+        """Drop everything if the weights, their place or an adapter's switch are not what they were."""
+        weights = tuple((w.device, w.data_ptr(), w._version) for w in self._tower.parameters())
+        switches = tuple(getattr(module, "disable_adapters", False) for module in self._tower.modules())
+        state = (weights, switches)
         if state != self._state:
             self._kept.clear()
             self._bytes, self._state = 0, state
 
-    def _keep(self, found: dict[bytes, Features]) -> None:
+    def _precision(self) -> torch.dtype:
+        weight = next(self._tower.parameters())
+        kind = weight.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+    def _keep(self, found: dict[_Key, Features]) -> None:
         for key, features in found.items():
             if key not in self._kept:
                 self._bytes += _size(features)

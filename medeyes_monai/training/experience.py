@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -14,6 +15,8 @@ from medeyes_monai.policy import Policy
 from medeyes_monai.sampler import PathSampler, write_episode
 from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode, Stream
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Experience", "describe_episodes", "gather"]
 
@@ -74,7 +77,14 @@ def gather(
     if sampler is not None:
         for case in cases:
             for draw, path in enumerate(sampler.paths(case, step)):
-                drawn.append(reward(write_episode(path, case, policy, draw), case))
+                episode = write_episode(path, case, policy, draw)
+                if len(episode) <= policy.max_tokens:
+                    drawn.append(reward(episode, case))
+                else:
+                    logger.warning(
+                        f"{case.key}: an expert's path of {len(episode)} tokens is left out; "
+                        f"the policy has room for {policy.max_tokens}"
+                    )
     number = {case.key: n for n, case in enumerate(cases)}
     return Experience(
         episodes=tuple(drawn),

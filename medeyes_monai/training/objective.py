@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -182,9 +182,11 @@ class _Step:
     def _reference_logprobs(self, episodes: Sequence[Episode]) -> torch.Tensor | None:
         if self.reference is None and not self.objective.kl_weight:
             return None
-        base = self.policy.reference() if self.reference is None else nullcontext()
-        with torch.no_grad(), self.autocast(), base:
-            return (self.reference or self.policy).score(episodes).logprobs
+        with torch.no_grad(), self.autocast():
+            if self.reference is not None:
+                return self.reference.score(episodes).logprobs
+            with self.policy.reference():
+                return self.policy.score(episodes).logprobs
 
 
 def _norm(gradients: _Gradients) -> float:

@@ -67,7 +67,7 @@ class Bench:
         compiled: Compile the token step of our rollouts.
     """
 
-    def __init__(self, checkpoint: Path, compiled: bool) -> None:
+    def __init__(self, checkpoint: Path, compiled: bool = False) -> None:
         """Load the policy."""
         self.policy = PacedPolicy(checkpoint, compiled=compiled).train(False)
         self.vision = Vision(checkpoint)
