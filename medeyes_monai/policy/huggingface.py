@@ -148,7 +148,7 @@ class HuggingFacePolicy(torch.nn.Module):
         self.adapted = None if lora is None else add_adapter(self.core, lora)
         if freeze_vision and any(weight.requires_grad for weight in tower.parameters()):
             raise ConfigError(
-                "the adapter reaches into the vision tower, which is to stay frozen; restrict target_modules, "
+                "the adapter reaches into the vision tower, which stays frozen; restrict target_modules, "
                 r"as in .*language_model.*\.(q_proj|v_proj), or set freeze_vision: false"
             )
         if gradient_checkpointing:
