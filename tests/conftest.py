@@ -50,7 +50,7 @@ class LookingPolicy(HuggingFacePolicy):
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """Make the end of a turn likely."""
-        more = torch.zeros(self.vocabulary_size)
+        more = torch.zeros(self.vocabulary_size, device=hidden.device)
         more[self.end_of_turn] = 6.0
         return super().scores(hidden) + more
 

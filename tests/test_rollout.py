@@ -128,6 +128,20 @@ def test_parity_in_low_precision_and_with_an_adapter(
         torch.testing.assert_close(drawn, scored, atol=tolerance, rtol=0)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_parity_of_draws_on_a_gpu_with_a_full_forward_there_and_on_the_cpu(looking: LookingPolicy) -> None:
+    policy = LookingPolicy(looking.path, device="cuda")
+    episodes = rollout(policy, phantom_cases(policy, 3), draws=8, max_turn_tokens=16)
+    with torch.no_grad():
+        scored = [policy.score(episodes).logprobs.cpu(), looking.score(episodes).logprobs]
+    for row, episode in enumerate(episodes):
+        mask = episode.response_mask
+        for full in scored:
+            got = full[row, : len(episode)][mask]
+            torch.testing.assert_close(episode.behaviour_logprobs[mask], got, atol=1e-4, rtol=0)
+
+
 def test_a_draw_does_not_depend_on_what_else_is_in_the_batch(looking: LookingPolicy) -> None:
     cases = phantom_cases(looking, 3)
     together = rollout(looking, cases, draws=4, address=(7,), max_turn_tokens=16)
