@@ -31,12 +31,14 @@ class Fixation:
         box: Region that is looked at. Unit: voxels of the frame that the trajectory is given in.
         mode: ``"scan"`` or ``"drill"`` where a navigator made the look, else None. Not compared.
         confidence: Confidence in [0, 1] that an expert gave the region, else None. Not compared.
+        disagreement: How far several experts are apart about the region, in [0, 1], else None. Not compared.
     """
 
     reasoning: str
     box: Box
     mode: Literal["scan", "drill"] | None = field(default=None, compare=False)
     confidence: float | None = field(default=None, compare=False)
+    disagreement: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

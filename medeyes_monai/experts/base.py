@@ -24,12 +24,14 @@ class Candidate:
         confidence: How sure the expert is that the region matters, in [0, 1].
         finding: What the expert sees there at first glance, in words.
         mask: Optional outline, bool, of the shape of ``box.extent``.
+        disagreement: How far several experts are apart about the region, in [0, 1]; 0 for one expert.
     """
 
     box: Box
     confidence: float
     finding: str = ""
     mask: npt.NDArray[np.bool_] | None = None
+    disagreement: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,13 @@ class Verdict:
         confidence: How sure the expert is that this region settles the question, in [0, 1].
         finding: What it sees there, in words.
         answer: Its answer to the question from this region alone, if it gives one.
+        disagreement: How far several experts are apart about the region, in [0, 1]; 0 for one expert.
     """
 
     confidence: float
     finding: str
     answer: str | None = None
+    disagreement: float = 0.0
 
 
 @runtime_checkable
