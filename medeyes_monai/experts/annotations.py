@@ -55,6 +55,9 @@ class AnnotationExpert:
     Findings that are not ``subtle`` are never missed and carry their label in a scan, with confidence 0:
     the overview has said what there is to say, so a navigator does not look closer at them.
 
+    **Confidence** is a chosen mean (``SCAN_DECISIVE`` and its neighbours) for how much the finding matters
+    for the question, plus noise; it is not calibrated.
+
     Args:
         reader: The data set's rule of how findings answer a question. A finding matters more if it settles
             the question, less if it changes the answer or shares a word with the question, least if neither.

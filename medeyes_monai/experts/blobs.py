@@ -52,6 +52,8 @@ class BlobExpert:
         ('bright spot', True)
     """
 
+    axes = (2,)
+
     def __init__(self, max_candidates: int = 8, *, min_extent: int = 64) -> None:
         """Check the settings; see the class."""
         if max_candidates < 1 or min_extent < 1:

@@ -25,7 +25,7 @@ class MemoExpert:
     Six paths over one image cost one scan for each distinct query and one drill for each distinct region
     and query (method, section 3), and the next epoch or run costs nothing. A reply is known by the
     expert's name, the scene's key and shape, the query, and the box; an expert whose settings change its
-    replies has to change its name with them.
+    replies has to change its name with them. Confidences are that expert's own, calibrated or not.
 
     A memo file that is damaged, or belongs to something else, is not trusted: the expert is asked again,
     and a warning says so. Two processes may share a directory: a file is always whole, the last writer

@@ -22,6 +22,8 @@ class PriorExpert:
     model that reads the question alone could at best propose. It has no answer of its own, so its paths end
     in one only where the sampler fills in the reference (``on_no_answer="reference"``).
 
+    **Confidence** is uniform in [0, 1] and says nothing, so it is not calibrated.
+
     Args:
         cases: Where other images come from, such as the training data.
         seed: Everything is drawn by address from here.

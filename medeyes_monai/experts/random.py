@@ -19,6 +19,8 @@ class RandomBoxExpert:
     It has no answer of its own, so its paths end in one only where the sampler fills in the reference
     (``on_no_answer="reference"``).
 
+    **Confidence** is uniform in [0, 1] and says nothing, so it is not calibrated.
+
     Args:
         n: Number of boxes in a scan.
         seed: Everything is drawn by address from here.
