@@ -1,0 +1,224 @@
+"""A volume that can be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data import MetaTensor
+
+from medeyes_monai.errors import GeometryError
+from medeyes_monai.geometry import Box, spacing_of
+from medeyes_monai.geometry import to_world as point_to_world
+from medeyes_monai.scenes.base import Finding, View
+from medeyes_monai.scenes.intensity import Window, grey_of
+from medeyes_monai.scenes.layout import contact_sheet, look_sheet
+from medeyes_monai.scenes.placing import carried, check_settings, placed, turned
+from medeyes_monai.scenes.planes import Projection, draw
+from medeyes_monai.scenes.sheet import Sheet
+from medeyes_monai.transforms.array import RegionCrop
+
+__all__ = ["VolumeScene"]
+
+
+class VolumeScene:
+    """A CT or MR volume behind the :class:`~medeyes_monai.scenes.Scene` protocol.
+
+    **Axes.** Whatever axes the volume is stored with, the scene has x to the patient's left, y to the back
+    and z from feet to head (LPS), by exact flips and permutations, so that pictures show the patient as
+    radiologists see him: right side on the left, front on top; the same as a stored axial DICOM slice in an
+    ``ImageScene``. :attr:`image` has these axes too and an affine into the RAS+ world. Boxes go back to
+    another grid of the same voxels with :func:`~medeyes_monai.geometry.carry_box`.
+
+    **Overview.** A contact sheet of axial slabs in reading order, feet first. Each cell shows a whole slab,
+    is made of whole patches, and carries the number of the slab's middle slice. A policy points at it with
+    ``[x1, y1, z1, x2, y2, z2]`` in :attr:`frame`: x and y within a cell, whichever it is, and z in slice
+    numbers as labelled. A rectangle drawn on the sheet itself becomes a box by ``scene.sheet.region``.
+
+    **Looks.** A box brings axial slices of its region and the coronal and sagittal plane through its centre,
+    cut at native resolution and resized to the budget, all at one scale. A box one slice thick brings that
+    slice as a picture; :meth:`on_slice` makes it of a box with four numbers.
+
+    Args:
+        image: Channel-first ``(1, X, Y, Z)``, as :func:`~medeyes_monai.io.read_volume` returns it, any
+            plain number type. A ``MetaTensor`` is placed by its affine; an array or plain tensor is taken to
+            have the scene's axes and voxels of 1 mm.
+        key: Name of the volume, unique within its data set, free of patient data.
+        findings: What the data say is in the volume, boxes in voxels of ``image`` as it is handed over.
+        patch: Side of the policy's grid, patch size times merge. Unit: pixels.
+        overview_pixels: Most pixels of the overview.
+        look_pixels: Most pixels of a look. A look is enlarged to this budget where its region is smaller.
+        slabs: Most cells of the overview.
+        projection: What a cell shows of its slab: ``"mip"``, ``"mean"`` or ``"central"``.
+        look_slices: Axial slices of a look.
+        context: Each side of a box that is looked at is multiplied by this.
+        min_extent: Smallest side of a region, along the finest axis in voxels and along the others the same
+            in millimetres. Not along z for a box one slice thick.
+        window: A CT window's name or (centre, width); a task's name (``CT_TASKS``) or three windows, shown
+            as red, green and blue; None stretches between the 0.5th and 99.5th percentile.
+        labels: Whether slice numbers are drawn.
+        label_extent: Numbers drawn count so far along z, for a policy that speaks relative coordinates
+            (1000); None: slices.
+
+    Raises:
+        GeometryError: If the volume has another shape, is not finite, its affine cannot place it, or a
+            finding lies outside it.
+        ConfigError: If a budget holds too few patches, or a setting is unknown.
+
+    Example:
+        >>> scene = VolumeScene(np.zeros((1, 64, 64, 40), np.int16), key="a", window="lung")
+        >>> scene.frame, scene.overview().pixels.shape
+        ((32, 32, 40), (128, 128, 3))
+        >>> scene.look(Box((0, 0, 10), (8, 8, 20))).box
+        Box(start=(0, 0, 0), stop=(32, 32, 32))
+        >>> scene.look(scene.on_slice(Box((0, 0), (8, 8)), 10)).box
+        Box(start=(0, 0, 10), stop=(32, 32, 11))
+    """
+
+    def __init__(
+        self,
+        image: npt.NDArray[np.generic] | torch.Tensor,
+        *,
+        key: str,
+        findings: Sequence[Finding] = (),
+        patch: int = 32,
+        overview_pixels: int = 128 * 128,
+        look_pixels: int = 64 * 64,
+        slabs: int = 16,
+        projection: Projection = "mip",
+        look_slices: int = 2,
+        context: float = 1.0,
+        min_extent: int = 32,
+        window: Window = None,
+        labels: bool = True,
+        label_extent: int | None = None,
+    ) -> None:
+        """Turn the volume to the scene's axes and check the rest; see the class."""
+        check_settings(patch, overview_pixels, look_pixels, slabs, look_slices, projection)
+        given = placed(image, key)
+        self._key, self._labels = key, labels
+        self._image = turned(given)
+        self._affine = np.asarray(self._image.affine, dtype=np.float64)
+        self._voxels = self._image.as_tensor()[0]
+        self._spacing = spacing_of(self._affine)
+        self._findings = carried(findings, given, self._affine, key)
+        self._to_grey = grey_of(window, self._voxels, key)
+        finest = min(self._spacing)
+        self._crop = RegionCrop(context, [max(1, round(min_extent * finest / mm)) for mm in self._spacing])
+        self._look_settings = {"patch": patch, "max_pixels": look_pixels, "slices": look_slices}
+        self._projection: Projection = projection
+        self._sheet = contact_sheet(
+            self.shape,
+            self._spacing,
+            patch=patch,
+            max_pixels=overview_pixels,
+            slabs=slabs,
+            label_extent=label_extent,
+        )
+
+    @property
+    def key(self) -> str:
+        """Name of the volume."""
+        return self._key
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Extent of the volume, ``(x, y, z)``. Unit: voxels."""
+        x, y, z = (int(n) for n in self._voxels.shape)
+        return (x, y, z)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Size of a voxel along each axis."""
+        return self._spacing
+
+    @property
+    def frame(self) -> tuple[int, int, int]:
+        """Columns and rows of a cell of the overview, and the number of slices."""
+        wide, high = self._sheet.panels[0].place.extent
+        return (wide, high, self.shape[2])
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the data say is in the volume. Boxes in voxels of the scene."""
+        return self._findings
+
+    @property
+    def image(self) -> MetaTensor:
+        """The volume ``(1, X, Y, Z)`` with the scene's axes, its own values (HU for CT), and affine."""
+        return self._image
+
+    @property
+    def sheet(self) -> Sheet:
+        """Where the overview shows what, and the way from its pixels to voxels and back."""
+        return self._sheet
+
+    def overview(self) -> View:
+        """Return the contact sheet."""
+        return self._overview
+
+    def look(self, box: Box) -> View:
+        """Return the slices and planes of a region at native resolution, resized to the budget of a look.
+
+        Args:
+            box: The region. It is clipped to the volume, then grown by context and minimum extent.
+
+        Raises:
+            GeometryError: If the box lies outside the volume or does not have three axes.
+        """
+        pixels = draw(self._voxels, self.look_sheet(box), self._to_grey, labels=self._labels)
+        return View(pixels=pixels, box=self._region(box))
+
+    def look_sheet(self, box: Box) -> Sheet:
+        """Return where the picture of a look shows what.
+
+        Raises:
+            GeometryError: As :meth:`look`.
+        """
+        region = self._region(box)
+        return look_sheet(region, box.clip(self.shape), self._spacing, **self._look_settings)
+
+    def on_slice(self, box: Box, index: int) -> Box:
+        """Return the box one slice thick that a box with four numbers means on a slice.
+
+        Raises:
+            GeometryError: If the box does not have two axes or there is no such slice.
+        """
+        if box.ndim != 2 or not 0 <= index < self.shape[2]:
+            raise GeometryError(
+                f"{self._key}: a box on a slice has 2 axes and a slice from 0 to {self.shape[2] - 1}, "
+                f"got {box.ndim} axes and slice {index}"
+            )
+        return Box((*box.start, index), (*box.stop, index + 1))
+
+    def to_world(self, box: Box) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return two opposite outer corners of a box in the world frame, RAS+. Unit: millimetres.
+
+        Raises:
+            GeometryError: If the box does not have three axes.
+        """
+        self._check_axes(box)
+        return point_to_world(box.start, self._affine), point_to_world(box.stop, self._affine)
+
+    def _region(self, box: Box) -> Box:
+        self._check_axes(box)
+        region = self._crop.region(box, self.shape)
+        inside = box.clip(self.shape)
+        if inside.extent[2] > 1:
+            return region
+        return Box((*region.start[:2], inside.start[2]), (*region.stop[:2], inside.stop[2]))
+
+    def _check_axes(self, box: Box) -> None:
+        if box.ndim != 3:
+            raise GeometryError(
+                f"{self._key}: a volume has 3 axes, the box {box.ndim}; on_slice places it on a slice"
+            )
+
+    @cached_property
+    def _overview(self) -> View:
+        pixels = draw(self._voxels, self._sheet, self._to_grey, self._projection, self._labels)
+        pixels.flags.writeable = False
+        return View(pixels=pixels, box=Box.whole(self.shape))
