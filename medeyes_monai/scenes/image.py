@@ -16,6 +16,7 @@ from monai.transforms.utils_pytorch_numpy_unification import percentile
 from medeyes_monai.errors import GeometryError
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes.base import Finding, View
+from medeyes_monai.scenes.content import digest_of
 from medeyes_monai.transforms.array import FitPixelBudget, RegionCrop, ToPicture, WindowIntensity
 
 __all__ = ["ImageScene"]
@@ -79,6 +80,7 @@ class ImageScene:
                 raise GeometryError(
                     f"{key}: finding {finding.box.corners} is not inside the image of {self.shape} pixels"
                 )
+        self._views = (patch, overview_pixels, look_pixels, context, min_extent)
         self._crop = RegionCrop(context, min_extent)
         self._fit_overview = FitPixelBudget(overview_pixels, patch=patch)
         self._fit_look = FitPixelBudget(look_pixels, patch=patch, fill=True)
@@ -109,6 +111,11 @@ class ImageScene:
     def image(self) -> MetaTensor:
         """The whole image at native resolution, ``uint8 (C, X, Y)``, with its affine."""
         return self._image
+
+    @cached_property
+    def content_digest(self) -> str:
+        """Digest of all but the name: pixels, affine, findings, and the settings of overview and looks."""
+        return digest_of(self._image, self._findings, self._views)
 
     def overview(self) -> View:
         """Return the whole image at the resolution of a first glance."""

@@ -1,0 +1,28 @@
+"""GRN, the Gaze-guided Reasoning Navigator: turns a frozen expert into a search path (method, section 2)."""
+
+from medeyes_monai.navigator.decisions import Decision, Reason, Search
+from medeyes_monai.navigator.search import Choose, Navigator
+from medeyes_monai.navigator.state import (
+    Mode,
+    NavigatorState,
+    after_drill,
+    after_scan,
+    closer,
+    relative_gain,
+    switch,
+)
+
+__all__ = [
+    "Choose",
+    "Decision",
+    "Mode",
+    "Navigator",
+    "NavigatorState",
+    "Reason",
+    "Search",
+    "after_drill",
+    "after_scan",
+    "closer",
+    "relative_gain",
+    "switch",
+]

@@ -1,0 +1,70 @@
+"""A scan on a finer scale: the same expert, one part of the image at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+from medeyes_monai.experts import Candidate, Expert, checked
+from medeyes_monai.geometry import Box
+from medeyes_monai.navigator.state import is_same_place
+from medeyes_monai.scenes import Scene
+from medeyes_monai.scenes.part import PartScene
+
+__all__ = ["parts_of", "scan_parts"]
+
+OVERLAP = 1.25  # chosen: parts overlap, so that what lies on a border is whole in one of them
+
+
+def scan_parts(expert: Expert, scene: Scene, query: str, number: int, least: int) -> tuple[Candidate, ...]:
+    """Scan an image part by part.
+
+    Args:
+        expert: Who scans.
+        scene: The image.
+        query: What the expert is asked.
+        number: Parts along each axis.
+        least: No part has a side below this, unless the image has. Unit: voxels.
+
+    Returns:
+        Candidates in voxels of the scene, best first; of those that are one place, the best. None where the
+        image is too small to have parts.
+
+    Raises:
+        ExpertError: If the expert breaks its contract.
+    """
+    found: list[Candidate] = []
+    for box in parts_of(scene.shape, number, least):
+        part = PartScene(scene, box)
+        found += [replace(c, box=part.to_whole(c.box)) for c in checked.scan(expert, part, query)]
+    kept: list[Candidate] = []
+    for candidate in sorted(found, key=lambda c: (-c.confidence, c.box.corners)):
+        if not is_same_place(candidate.box, [other.box for other in kept]):
+            kept.append(candidate)
+    return tuple(kept)
+
+
+def parts_of(shape: Sequence[int], number: int, least: int) -> tuple[Box, ...]:
+    """Return overlapping parts that cover a grid; none where the grid is too small to be divided.
+
+    Args:
+        shape: Extent of the grid. Unit: voxels.
+        number: Parts along each axis, fewer where they would be smaller than ``least``.
+        least: Smallest side of a part. Unit: voxels.
+
+    Example:
+        >>> [part.corners for part in parts_of((100, 40), 2, least=40)]
+        [(0, 0, 63, 40), (37, 0, 100, 40)]
+        >>> parts_of((100, 40), 2, least=60)
+        ()
+    """
+    counts = [max(1, min(number, n // least)) for n in shape]
+    if max(counts) == 1:
+        return ()
+    parts = []
+    for place in product(*map(range, counts)):
+        start = tuple(n * i // c for n, i, c in zip(shape, place, counts, strict=True))
+        stop = tuple(n * (i + 1) // c for n, i, c in zip(shape, place, counts, strict=True))
+        parts.append(Box(start, stop).expand(shape, factor=OVERLAP))
+    return tuple(parts)
