@@ -1,0 +1,1 @@
+"""What the servers of experts share. Needs the standard library alone, Python 3.8 or later."""
