@@ -222,9 +222,10 @@ def _draw(scores: torch.Tensor, rows: Sequence[_Row], greedy: bool) -> tuple[lis
         numbers = [row.uniforms[row.drawn] for row in rows]
         uniform = torch.tensor(numbers, dtype=torch.float64, device=scores.device)
         cumulative = distribution.double().exp().cumsum(-1)
-        place = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)[:, 0]
-        last = (distribution > float("-inf")).long().cumsum(-1).argmax(-1)
-        tokens = torch.minimum(place, last)
+        whole = cumulative[:, -1]
+        below = torch.nextafter(whole, torch.zeros_like(whole))  # of a number that rounding made the whole
+        place = torch.minimum(uniform * whole, below)
+        tokens = torch.searchsorted(cumulative, place[:, None], right=True)[:, 0]
     return tokens.tolist(), distribution.gather(-1, tokens[:, None])[:, 0].tolist()
 
 

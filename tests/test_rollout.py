@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,8 +8,8 @@ import torch
 from conftest import LookingPolicy, phantom_cases
 
 from medeyes_monai.geometry import Box
-from medeyes_monai.policy import HuggingFacePolicy, Segment
-from medeyes_monai.rollout import rollout
+from medeyes_monai.policy import HuggingFacePolicy, Segment, joined
+from medeyes_monai.rollout import _draw, rollout
 from medeyes_monai.sampler import write_episode
 from medeyes_monai.scenes import BlankedScene
 from medeyes_monai.trajectory import Episode, Fixation, Trajectory
@@ -126,6 +127,44 @@ def test_parity_in_low_precision_and_with_an_adapter(
         mask = episode.response_mask
         drawn, scored = episode.behaviour_logprobs[mask], full[row, : len(episode)][mask]
         torch.testing.assert_close(drawn, scored, atol=tolerance, rtol=0)
+
+
+def test_parity_of_draws_after_the_weights_have_changed(looking: LookingPolicy) -> None:
+    policy = LookingPolicy(looking.path)
+    before = rollout(policy, phantom_cases(policy, 1), draws=2, max_turn_tokens=8)
+    with torch.no_grad():
+        for weight in policy.core.model.language_model.layers.parameters():
+            weight.mul_(1.5)
+    episodes = rollout(policy, phantom_cases(policy, 1), draws=2, max_turn_tokens=8)
+    with torch.no_grad():
+        full, stale = policy.score(episodes).logprobs, policy.score(before).logprobs
+    for row, episode in enumerate(episodes):
+        got, mask = full[row, : len(episode)], episode.response_mask
+        torch.testing.assert_close(episode.behaviour_logprobs[mask], got[mask], atol=TOLERANCE, rtol=0)
+    mask = before[0].response_mask
+    assert (before[0].behaviour_logprobs - stale[0, : len(mask)])[mask].abs().max() > 0.01  # they matter
+
+
+def test_parity_where_weights_are_too_large_to_be_joined(
+    looking: LookingPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = looking.core.model.language_model.layers
+    assert all(maps is not None for maps in joined.joined_layers(layers))
+    together = rollout(looking, phantom_cases(looking, 2), draws=4, max_turn_tokens=16)
+    monkeypatch.setattr(joined, "MOST_BYTES", 1000)
+    assert all(maps is None for maps in joined.joined_layers(layers))
+    apart = rollout(looking, phantom_cases(looking, 2), draws=4, max_turn_tokens=16)
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one.token_ids, other.token_ids)
+        torch.testing.assert_close(one.behaviour_logprobs, other.behaviour_logprobs, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
+def test_a_token_without_probability_is_never_drawn(uniform: float) -> None:
+    scores = torch.tensor([[float("-inf"), 0.3, float("-inf"), 1e-3, float("-inf")]])
+    (token,), (logprob,) = _draw(scores, [SimpleNamespace(uniforms=[uniform], drawn=0)], False)
+    assert token == (1 if uniform <= 0.5 else 3)  # 1 has 0.57 of the mass
+    assert logprob == torch.log_softmax(scores, -1)[0, token]
 
 
 @pytest.mark.gpu

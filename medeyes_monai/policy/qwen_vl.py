@@ -73,6 +73,7 @@ class QwenVL:
 
     def start(self) -> CachedReader:
         """Return an empty cache to read into."""
+        self.step.begin()
         return CachedReader(self, self._core.device)
 
     def read(
