@@ -10,7 +10,7 @@ import torch
 __all__ = ["Joined", "joined_layers"]
 
 MOST_BYTES = 2**26
-"""Weights are copied to join them up to this size; above it, arithmetic outweighs the calls that are saved."""
+"""Weights are copied to join them up to this size; above it, arithmetic outweighs the calls saved."""
 
 
 class Joined(NamedTuple):
@@ -49,6 +49,6 @@ def joined_layers(layers: Sequence[Any]) -> list[Joined | None]:
 
 
 def _join(maps: Sequence[torch.nn.Linear]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    weight = torch.cat(tuple(part.weight for part in maps))
-    biases = [part.bias for part in maps if part.bias is not None]
-    return weight, torch.cat(biases) if len(biases) == len(maps) else None
+    weights: list[torch.Tensor] = [part.weight for part in maps]
+    biases: list[torch.Tensor] = [part.bias for part in maps if part.bias is not None]
+    return torch.cat(weights), torch.cat(biases) if len(biases) == len(maps) else None
