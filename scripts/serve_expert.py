@@ -4,9 +4,8 @@
     python scripts/serve_expert.py --config bundle/configs/train.yaml --config configs/vqa_rad.yaml --port 0
 
 The configuration is one that a training reads, or a file with an ``expert`` alone. Of it are built ``expert``
-and, for what an expert sees at a first glance, ``scene``, a callable that makes the scene of a picture;
-``volume_scene`` is the same for volumes, and without it none are taken. A picture comes in as the scene of
-the client holds it, windowed already, so a ``window`` of ``scene`` is left out.
+and, for what an expert sees at a first glance, ``scene``, a callable that makes the scene of an image. A
+picture comes in as the scene of the client holds it, windowed already, so its ``window`` is left out.
 
 Configurations of MONAI can run code: serve only those that you trust. Listens at this machine only, unless
 --host says otherwise, which needs a token. A token is read from an environment variable:
@@ -23,6 +22,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from medeyes_monai.experts.remote_wire import candidate_record, verdict_record
 from medeyes_monai.geometry import Box
 from medeyes_monai.io import read_image
 from medeyes_monai.io.configs import check_config, read_setting
-from medeyes_monai.scenes import Finding, ImageScene, Scene
+from medeyes_monai.scenes import Finding, ImageScene, Scene, VolumeScene
 from medeyes_monai.seeding import seed_of
 
 Maker = Callable[..., Scene]
@@ -58,13 +58,11 @@ class ServedExpert:
         held = {PICTURE: 2, VOLUME: 3}
         self.axes = tuple(n for kind, n in held.items() if kind in makers and n in axes_of(expert))
         self.makers = {kind: makers[kind] for kind, n in held.items() if n in self.axes}
-        if not self.makers:
-            raise ConfigError(f"{expert.name}: takes volumes only; define volume_scene")
 
     @property
     def name(self) -> str:
         """The expert's name and a digest of how scenes are made, which changes its replies too."""
-        made = [repr(sorted(getattr(maker, "keywords", {}).items())) for maker in self.makers.values()]
+        made = [repr(sorted(_settings_of(maker).items())) for maker in self.makers.values()]
         return f"{self.expert.name}-{seed_of(*made) % 16**8:08x}"
 
     def scan(self, request: Request) -> list[dict[str, Any]]:
@@ -88,9 +86,8 @@ class ServedExpert:
             raise Refused(422, "image", f"{self.name} takes {', '.join(self.makers)}")
         maker = self.makers[request.format]
         findings = [Finding(Box.from_corners(f["box"]), f["label"], f["subtle"]) for f in request.findings]
-        windowed = {"window": None} if "window" in getattr(maker, "keywords", {}) else {}
         try:
-            return maker(_read(request), key=request.key, findings=findings, **windowed)
+            return maker(_read(request), key=request.key, findings=findings)
         except (UnreadableImageError, GeometryError) as problem:
             raise Refused(422, "image", str(problem)) from problem
 
@@ -140,11 +137,18 @@ def _build(files: Sequence[Path], settings: dict[str, Any]) -> ServedExpert:
     if "expert" not in parser:
         raise ConfigError(f"{files[-1].name} defines no expert")
     expert = parser.get_parsed_content("expert")
-    makers: dict[str, Maker] = {PICTURE: ImageScene}
-    for name, kind in (("scene", PICTURE), ("volume_scene", VOLUME)):
-        if name in parser:
-            makers[kind] = parser.get_parsed_content(name)
+    makers: dict[str, Maker] = {PICTURE: ImageScene, VOLUME: VolumeScene}
+    if "scene" in parser:
+        maker = parser.get_parsed_content("scene")
+        if getattr(maker, "func", maker) is VolumeScene:
+            makers[VOLUME] = maker
+        else:
+            makers[PICTURE] = partial(maker, window=None) if "window" in _settings_of(maker) else maker
     return ServedExpert(expert, makers)
+
+
+def _settings_of(maker: Maker) -> dict[str, Any]:
+    return getattr(maker, "keywords", {})
 
 
 def _read(request: Request) -> Any:

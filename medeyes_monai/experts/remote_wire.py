@@ -17,6 +17,7 @@ from PIL import Image
 from medeyes_monai.errors import ExpertError
 from medeyes_monai.experts.base import Candidate, Verdict
 from medeyes_monai.experts.checked import MAX_CANDIDATES
+from medeyes_monai.experts.native import native_image
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes import Scene
 
@@ -39,7 +40,7 @@ def image_record(scene: Scene, name: str) -> dict[str, str]:
     """Return the native voxels of a scene as they are sent: a picture as PNG, a volume as compressed NIfTI.
 
     Args:
-        scene: A scene with an ``image``, channel-first with its affine, as ``ImageScene`` has it.
+        scene: A scene with an ``image``, as ``ImageScene`` and ``VolumeScene`` have.
         name: Name of the expert, for messages.
 
     Raises:
@@ -50,10 +51,8 @@ def image_record(scene: Scene, name: str) -> dict[str, str]:
         >>> image_record(ImageScene(np.zeros((1, 40, 30), np.uint8), key="a"), "x")["format"]
         'png'
     """
-    image = getattr(scene, "image", None)
-    if image is None:
-        raise ExpertError(f"{name}: the scene has no native image to send; give it one as ImageScene does")
-    voxels = np.asarray(image.cpu())
+    image = native_image(scene, name)
+    voxels = image.as_tensor().cpu().numpy()
     if len(scene.shape) == 2:
         return {"format": "png", "data": _text(png_bytes(_rows(voxels, name)))}
     affine = np.asarray(image.affine, dtype=np.float64)
