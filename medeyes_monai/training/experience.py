@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import torch
@@ -12,8 +12,9 @@ from monai.inferers import Inferer
 
 from medeyes_monai.geometry import Box
 from medeyes_monai.policy import Policy
-from medeyes_monai.sampler import PathSampler, write_episode
+from medeyes_monai.sampler import PathSource, describe_paths, write_episode
 from medeyes_monai.scenes import Case
+from medeyes_monai.training.lost_items import LostItems
 from medeyes_monai.trajectory import Episode, Stream
 
 logger = logging.getLogger(__name__)
@@ -35,12 +36,14 @@ class Experience:
         question: Number of each episode's question. Shape ``[N]``, int64.
         is_expert: Stream of each. Shape ``[N]``, bool.
         rewards: Reward of each. Shape ``[N]``, float32.
+        numbers: What to log about the paths that were drawn for the expert's stream.
     """
 
     episodes: tuple[Episode, ...]
     question: torch.Tensor
     is_expert: torch.Tensor
     rewards: torch.Tensor
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 def gather(
@@ -49,10 +52,11 @@ def gather(
     *,
     inferer: Inferer,
     reward: Reward,
-    sampler: PathSampler | None,
+    sampler: PathSource | None,
     seed: int,
     step: int,
     resample: int = 0,
+    lost: LostItems | None = None,
 ) -> Experience:
     """Draw policy episodes for some questions, write the expert's paths beside them, and score both.
 
@@ -65,6 +69,10 @@ def gather(
         seed: Seed of the run.
         step: Number of the step.
         resample: How often a question whose policy episodes all have one reward is drawn anew.
+        lost: Counts the questions at which the expert failed.
+
+    Raises:
+        ExpertError: If the expert failed at too many questions.
     """
     drawn = [reward(episode, case) for episode, case in _draw(policy, cases, inferer, (seed, step))]
     for attempt in range(resample):
@@ -74,24 +82,39 @@ def gather(
         keys = {case.key for case in uniform}
         again = _draw(policy, uniform, inferer, (seed, step, "resample", attempt))
         drawn = [e for e in drawn if e.case not in keys] + [reward(e, case) for e, case in again]
+    numbers: dict[str, float] = {}
     if sampler is not None:
-        for case in cases:
-            for draw, path in enumerate(sampler.paths(case, step)):
-                episode = write_episode(path, case, policy, draw)
-                if len(episode) <= policy.max_tokens:
-                    drawn.append(reward(episode, case))
-                else:
-                    logger.warning(
-                        f"{case.key}: an expert's path of {len(episode)} tokens is left out; "
-                        f"the policy has room for {policy.max_tokens}"
-                    )
+        written, numbers = _expert_episodes(policy, cases, sampler, step, lost or LostItems())
+        drawn += [reward(episode, case) for episode, case in written]
     number = {case.key: n for n, case in enumerate(cases)}
     return Experience(
         episodes=tuple(drawn),
         question=torch.tensor([number[episode.case] for episode in drawn]),
         is_expert=torch.tensor([episode.stream == "expert" for episode in drawn]),
         rewards=torch.tensor([episode.reward for episode in drawn]),
+        numbers=numbers,
     )
+
+
+def _expert_episodes(
+    policy: Policy, cases: Sequence[Case], sampler: PathSource, step: int, lost: LostItems
+) -> tuple[list[tuple[Episode, Case]], dict[str, float]]:
+    """Write the kept paths of each question as episodes; return them and what to log about the paths."""
+    written, asked = [], []
+    for case in cases:
+        asked.append(lost.ask(sampler, case, step))
+        kept = [path.trajectory for path in asked[-1] if path.fate == "kept"]
+        for draw, path in enumerate(kept):
+            episode = write_episode(path, case, policy, draw)
+            if len(episode) <= policy.max_tokens:
+                written.append((episode, case))
+            else:
+                logger.warning(
+                    f"{case.key}: an expert's path of {len(episode)} tokens is left out; "
+                    f"the policy has room for {policy.max_tokens}"
+                )
+    numbers = describe_paths(asked) | {"lost_share": lost.share}
+    return written, {f"expert/{name}": value for name, value in numbers.items()}
 
 
 def _draw(

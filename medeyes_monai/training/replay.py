@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from medeyes_monai.errors import ConfigError
+from medeyes_monai.sampler import DrawnPath
 from medeyes_monai.scenes import Case
 from medeyes_monai.training.experience import Reward
 from medeyes_monai.trajectory import Episode, Trajectory
@@ -46,6 +47,15 @@ class Replay:
         if scored.stream == "policy" and scored.defect is None and scored.trajectory.answer is not None:
             self._now.setdefault(case.key, []).append((scored.reward, scored.trajectory))
         return scored
+
+    @property
+    def name(self) -> str:
+        """``replay`` with the order."""
+        return f"replay by {self.order}"
+
+    def draw(self, case: Case, step: int = 0) -> list[DrawnPath]:
+        """Return what :meth:`paths` returns, as a trainer asks a sampler for it."""
+        return [DrawnPath(path) for path in self.paths(case, step)]
 
     def paths(self, case: Case, step: int = 0) -> list[Trajectory]:
         """Return earlier episodes on a question, without those of this step.

@@ -16,12 +16,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from medeyes_monai.errors import CheckpointError, ConfigError
 from medeyes_monai.policy import Policy
-from medeyes_monai.sampler import PathSampler
+from medeyes_monai.sampler import PathSource
 from medeyes_monai.scenes import Case
 from medeyes_monai.training.advantages import AdvantageMode, RunningStatistics, advantages
 from medeyes_monai.training.batches import StepBatchSampler
 from medeyes_monai.training.checkpoint import CheckpointFolder, TrainingState
 from medeyes_monai.training.experience import Experience, Reward, describe_episodes, gather
+from medeyes_monai.training.lost_items import MAX_LOST_SHARE, LostItems
 from medeyes_monai.training.microbatches import MICRO_TOKENS
 from medeyes_monai.training.objective import DualStreamObjective, accumulate_gradients, check_reference
 
@@ -51,6 +52,8 @@ class DualStreamGRPOTrainer(Trainer):
         advantage_mode: Against what an episode is measured.
         positive_experts_only: Set negative advantages of experts to 0.
         resample: How often a question without variance in the policy's rewards is drawn anew.
+        max_lost_share: Share of the latest questions (up to 100, at least 20) at which the expert may fail;
+            such a question has no expert stream, a larger share ends the run.
         micro_tokens: Largest number of tokens in one pass, padding included; does not change the gradient.
         updates: Gradient steps on each experience.
         max_gradient_norm: The gradient is scaled down to this norm.
@@ -66,6 +69,7 @@ class DualStreamGRPOTrainer(Trainer):
     Raises:
         ConfigError: If an argument does not fit.
         CheckpointError: If the state to resume from is damaged or belongs to another policy.
+        ExpertError: In a run, if the expert fails at too many questions.
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class DualStreamGRPOTrainer(Trainer):
         dataset: Dataset[Case],
         inferer: Inferer,
         reward: Reward,
-        sampler: PathSampler | None = None,
+        sampler: PathSource | None = None,
         *,
         max_epochs: int = 1,
         epoch_length: int = 10,
@@ -84,6 +88,7 @@ class DualStreamGRPOTrainer(Trainer):
         advantage_mode: AdvantageMode = "stream",
         positive_experts_only: bool = False,
         resample: int = 0,
+        max_lost_share: float = MAX_LOST_SHARE,
         micro_tokens: int = MICRO_TOKENS,
         updates: int = 1,
         max_gradient_norm: float = 1.0,
@@ -121,7 +126,7 @@ class DualStreamGRPOTrainer(Trainer):
         self.advantage_mode, self.positive_experts_only = advantage_mode, positive_experts_only
         self.resample, self.micro_tokens, self.updates = resample, micro_tokens, updates
         self.max_gradient_norm, self.warmup = max_gradient_norm, warmup
-        self.running = RunningStatistics()
+        self.running, self.lost = RunningStatistics(), LostItems(max_lost_share)
         self.checkpoints, self.resume = checkpoints, resume
         self._saved = -1
         self._full_rates = [float(group["lr"]) for group in optimizer.param_groups]
@@ -196,9 +201,11 @@ class DualStreamGRPOTrainer(Trainer):
                 seed=self.seed,
                 step=step,
                 resample=self.resample,
+                lost=self.lost,
             )
         gathered = time.perf_counter()
-        output = describe_episodes(experience.episodes, {case.key: case for case in batchdata})
+        output = dict(experience.numbers)
+        output |= describe_episodes(experience.episodes, {case.key: case for case in batchdata})
         output |= self._update(experience)
         output[CommonKeys.LOSS] = output.pop("loss_sum")
         output["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])

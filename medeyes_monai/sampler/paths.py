@@ -1,31 +1,31 @@
-"""CVS, the Confidence Value Sampler: several expert paths out of one navigator (method, section 3)."""
+"""Draws expert paths for a question: the nucleus of the confidences, and what becomes of each path."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
-import torch
 
-from medeyes_monai.errors import ConfigError, ProtocolError
+from medeyes_monai.errors import ConfigError
 from medeyes_monai.geometry import Box
-from medeyes_monai.navigator import Choose, Navigator
-from medeyes_monai.policy import Policy
-from medeyes_monai.protocol import render_answer, render_fixation
+from medeyes_monai.navigator import Choose, Decision, Navigator
 from medeyes_monai.scenes import Case
 from medeyes_monai.seeding import numpy_generator
-from medeyes_monai.trajectory import Episode, Picture, Trajectory
+from medeyes_monai.trajectory import Trajectory
 
-__all__ = ["Nucleus", "PathSampler", "nucleus", "write_episode"]
+__all__ = ["DrawnPath", "Nucleus", "PathSampler", "PathSource", "nucleus"]
 
 NUCLEUS_P = 0.9  # method, section 3: p0
 TEMPERATURE = 1.0  # method, section 3
 N_PATHS = 6  # method, section 3: N_expert
 
 _ROUNDING = 1e-9  # a mass short of p0 by rounding alone has reached it
+
+Fate = Literal["kept", "wrong", "unanswered", "copy"]
+"""What became of a path: the last three are dropped."""
 
 
 class Nucleus(NamedTuple):
@@ -75,6 +75,32 @@ def nucleus(confidences: Sequence[float], p0: float = NUCLEUS_P, temperature: fl
     return Nucleus(tuple(kept.tolist()), tuple(inside.tolist()))
 
 
+@dataclass(frozen=True, slots=True)
+class DrawnPath:
+    """A path that was drawn, whether it is kept or not.
+
+    Args:
+        trajectory: The path. Boxes in voxels of the scene.
+        decisions: What the navigator decided on it; empty where no navigator made it.
+        fate: ``kept``; or why it is dropped: a ``wrong`` answer, ``unanswered``, or a ``copy`` of another.
+    """
+
+    trajectory: Trajectory
+    decisions: tuple[Decision, ...] = ()
+    fate: Fate = "kept"
+
+
+class PathSource(Protocol):
+    """Where the second stream's paths come from: a :class:`PathSampler`, or the policy's own past."""
+
+    @property
+    def name(self) -> str:
+        """Who makes the paths, for messages."""
+
+    def draw(self, case: Case, step: int = 0) -> Sequence[DrawnPath]:
+        """Return the paths of a question, dropped ones included."""
+
+
 class PathSampler:
     """Draws expert paths for a question by choosing regions from the nucleus of their confidences.
 
@@ -95,6 +121,8 @@ class PathSampler:
             no path has an answer of its own, pruning then does nothing.
         greedy: Take the most confident region instead of drawing one: the ablation without CVS. All paths
             of a question are then equal.
+        distinct: Drop every path that is a copy of an earlier one. Not the default, for the reason above:
+            a question at which the expert is sure would then weigh less than one at which it wavers.
 
     Raises:
         ConfigError: If an argument is out of its range, or ``prune`` is set without ``is_right``.
@@ -121,6 +149,7 @@ class PathSampler:
         prune: bool = True,
         on_no_answer: Literal["drop", "reference"] = "drop",
         greedy: bool = False,
+        distinct: bool = False,
     ) -> None:
         """Check the settings; see the class."""
         _check_nucleus(p0, temperature)
@@ -134,17 +163,31 @@ class PathSampler:
             )
         self.navigator, self.is_right = navigator, is_right
         self.n_paths, self.p0, self.temperature = n_paths, p0, temperature
-        self.seed, self.prune, self.on_no_answer, self.greedy = seed, prune, on_no_answer, greedy
+        self.seed, self.prune, self.on_no_answer = seed, prune, on_no_answer
+        self.greedy, self.distinct = greedy, distinct
+
+    @property
+    def name(self) -> str:
+        """The name of the expert whose paths are drawn."""
+        return self.navigator.expert.name
 
     def paths(self, case: Case, step: int = 0) -> list[Trajectory]:
-        """Draw ``n_paths`` paths for a question and return those that are kept, in the order of their draws.
+        """Draw ``n_paths`` paths for a question and return those that are kept; see :meth:`draw`.
+
+        Returns:
+            Complete paths, boxes in voxels of the scene; none if all were dropped.
+        """
+        return [drawn.trajectory for drawn in self.draw(case, step) if drawn.fate == "kept"]
+
+    def draw(self, case: Case, step: int = 0) -> tuple[DrawnPath, ...]:
+        """Draw ``n_paths`` paths for a question, and say of each what becomes of it and what was decided.
 
         Args:
             case: The question. It needs a reference answer if paths are pruned or filled with it.
             step: Epoch or step; every step draws anew.
 
         Returns:
-            Complete paths, boxes in voxels of the scene; none if all were dropped.
+            All paths, in the order of their draws.
 
         Raises:
             ConfigError: If the case has no reference answer and one is needed.
@@ -154,15 +197,21 @@ class PathSampler:
             raise ConfigError(
                 f"{case.key}: has no reference answer; give one, or set prune=False and on_no_answer='drop'"
             )
-        drawn = (self._draw(case, step, draw) for draw in range(self.n_paths))
-        return [path for path in drawn if self._is_kept(path, case)]
+        drawn: list[DrawnPath] = []
+        for number in range(self.n_paths):
+            path = self._path(case, step, number)
+            kept = (other.trajectory for other in drawn if other.fate == "kept")
+            is_copy = self.distinct and path.trajectory in kept
+            drawn.append(replace(path, fate="copy") if is_copy and path.fate == "kept" else path)
+        return tuple(drawn)
 
-    def _draw(self, case: Case, step: int, draw: int) -> Trajectory:
+    def _path(self, case: Case, step: int, draw: int) -> DrawnPath:
         rng = numpy_generator(self.seed, step, "expert", case.key, draw)
-        path = self.navigator.navigate(case.scene, case.question, self._chooser(rng))
+        search = self.navigator.search(case.scene, case.question, self._chooser(rng))
+        path = search.trajectory
         if path.answer is None and self.on_no_answer == "reference":
-            return replace(path, answer=case.answer)
-        return path
+            path = replace(path, answer=case.answer)
+        return DrawnPath(path, search.decisions, self._fate(path, case))
 
     def _chooser(self, rng: np.random.Generator) -> Choose:
         def choose(regions: Sequence[Box], confidences: Sequence[float]) -> int:
@@ -173,62 +222,11 @@ class PathSampler:
 
         return choose
 
-    def _is_kept(self, path: Trajectory, case: Case) -> bool:
+    def _fate(self, path: Trajectory, case: Case) -> Fate:
         if path.answer is None:
-            return False
-        return not self.prune or self.is_right is None or self.is_right(path.answer, case)
-
-
-def write_episode(trajectory: Trajectory, case: Case, policy: Policy, draw: int = 0) -> Episode:
-    """Write an expert's path as the episode that the policy would have produced (method, section 3).
-
-    Text, tokens and crops are those of a rollout: boxes are rounded to the frame in which the policy speaks,
-    and the crops are taken at the coordinates that were written.
-
-    Args:
-        trajectory: A complete path, boxes in voxels of the scene.
-        case: The question.
-        policy: Whose frame, tokens and pictures are used.
-        draw: Number of the path within its question.
-
-    Returns:
-        An episode of the ``expert`` stream: response mask True on each turn's tokens and its end,
-        behaviour log-probabilities 0, trajectory as written, in voxels of the scene.
-
-    Raises:
-        ProtocolError: If the path has no answer, or a text that the protocol cannot hold.
-    """
-    if trajectory.answer is None:
-        raise ProtocolError(f"{case.key}: a path without an answer is not an episode; drop it or give it one")
-    scene, frame = case.scene, policy.frame(case.scene)
-    spoken = trajectory.scale(scene.shape, frame)
-    written = spoken.scale(frame, scene.shape)
-    turns = [render_fixation(look) for look in spoken.fixations]
-    turns.append(render_answer(trajectory.reasoning, trajectory.answer))
-    brought = [policy.feedback(scene.look(box)) for box in written.boxes]
-
-    prompt = policy.prompt(case)
-    tokens, mask = list(prompt.token_ids), [False] * len(prompt.token_ids)
-    pictures: list[Picture] = list(prompt.pictures)
-    for number, turn in enumerate(turns):
-        said = (*policy.encode(turn), policy.end_of_turn)
-        tokens += said
-        mask += [True] * len(said)
-        if number < len(brought):
-            tokens += brought[number].token_ids
-            mask += [False] * len(brought[number].token_ids)
-            pictures += brought[number].pictures
-    return Episode(
-        case=case.key,
-        stream="expert",
-        draw=draw,
-        token_ids=torch.tensor(tokens, dtype=torch.int64),
-        response_mask=torch.tensor(mask, dtype=torch.bool),
-        behaviour_logprobs=torch.zeros(len(tokens)),
-        pictures=tuple(pictures),
-        turns=tuple(turns),
-        trajectory=written,
-    )
+            return "unanswered"
+        wrong = self.prune and self.is_right is not None and not self.is_right(path.answer, case)
+        return "wrong" if wrong else "kept"
 
 
 def _check_nucleus(p0: float, temperature: float) -> None:
