@@ -12,11 +12,17 @@ __all__ = ["sha256_of", "write_atomic"]
 CHUNK_BYTES = 2**20
 
 
-def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
+def write_atomic(path: str | os.PathLike[str], content: bytes, *, durable: bool = True) -> None:
     """Write a file so that a reader, or a restart after a crash, sees the old content or the new, never half.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk and renamed over the target;
     then the folder itself is flushed. The permissions are those of an ordinary new file.
+
+    Args:
+        path: The file.
+        content: What it is to hold.
+        durable: False leaves out the flushing, for many small files that can be made again: whoever is
+            killed still leaves no half file behind, only a loss of power may.
 
     Raises:
         OSError: If the folder does not exist or cannot be written; the target is then unchanged.
@@ -33,14 +39,16 @@ def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         temporary.chmod(_ordinary_mode())
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(target.parent)
+    if durable:
+        _flush_folder(target.parent)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -19,7 +19,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from medeyes_monai.io.limits import SLACK_BYTES, RefusedError, check_size, only_path
 
-__all__ = ["DicomReader"]
+__all__ = ["GEOMETRY_TAGS", "GROUP_TAGS", "PIXEL_TAGS", "DicomReader", "check_declared", "parse"]
 
 PIXEL_TAGS = [
     "Rows",
@@ -57,7 +57,9 @@ GEOMETRY_TAGS = [
     "SpacingBetweenSlices",
     "SliceThickness",
 ]
-TAGS = [*PIXEL_TAGS, *GEOMETRY_TAGS]
+GROUP_TAGS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+"""Where an enhanced multi-frame file says how its frames lie."""
+TAGS = [*PIXEL_TAGS, *GEOMETRY_TAGS, *GROUP_TAGS]
 """All that is read from a file; patient data never reach memory as values."""
 
 
@@ -80,10 +82,11 @@ class DicomReader(PydicomReader):
         """Read the tags that matter and check the declared size before any pixel is decoded."""
         path = only_path(data)
         self.filenames, self.has_series = [str(path)], False
-        dataset = _dataset(path, self.max_voxels)
+        dataset = parse(path, self.max_voxels)
         if not {"Rows", "Columns", "BitsAllocated"} <= set(dataset.dir()):
             raise RefusedError("is DICOM without an image")
-        _check_declared(dataset, self.max_voxels)
+        check_declared(dataset, self.max_voxels)
+        _refuse_placed_frames(dataset)
         self.channel_dim = -1 if dataset.get("SamplesPerPixel", 1) > 1 or _is_palette(dataset) else None
         return dataset
 
@@ -108,40 +111,52 @@ class DicomReader(PydicomReader):
         return affine
 
 
-def _dataset(path: Path, max_voxels: int) -> pydicom.Dataset:
-    """Parse a file; a deflated one is inflated here, to no more than it declares."""
+def parse(
+    path: Path, max_voxels: int, tags: Sequence[str] = TAGS, stop_before_pixels: bool = False
+) -> pydicom.Dataset:
+    """Parse some tags of a file; a deflated one is inflated here, to no more than it declares."""
     with path.open("rb") as file:
         read_preamble(file, force=False)
         meta = _read_file_meta_info(file)
         if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
             file.seek(0)
-            return pydicom.dcmread(file, specific_tags=list(TAGS))
+            return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=list(tags))
         packed = file.read()
     head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, SLACK_BYTES)
-    declared = _check_declared(_parse_plain(head, meta, stop_before_pixels=True), max_voxels)
+    declared = check_declared(_parse_plain(head, meta, tags, stop_before_pixels=True), max_voxels)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     whole = inflater.decompress(packed, declared + SLACK_BYTES)
     if not inflater.eof:
         raise RefusedError("is deflated, and truncated or far larger than the image that it declares")
-    return _parse_plain(whole, meta)
+    return _parse_plain(whole, meta, tags, stop_before_pixels)
 
 
 def _parse_plain(
-    body: bytes, meta: pydicom.dataset.FileMetaDataset, stop_before_pixels: bool = False
+    body: bytes, meta: pydicom.dataset.FileMetaDataset, tags: Sequence[str], stop_before_pixels: bool
 ) -> pydicom.Dataset:
     dataset = pydicom.dcmread(
-        io.BytesIO(body), force=True, specific_tags=list(TAGS), stop_before_pixels=stop_before_pixels
+        io.BytesIO(body), force=True, specific_tags=list(tags), stop_before_pixels=stop_before_pixels
     )
     dataset.file_meta = meta
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return dataset
 
 
-def _check_declared(dataset: pydicom.Dataset, max_voxels: int) -> int:
-    """Return the bytes of the decoded pixels."""
+def check_declared(dataset: pydicom.Dataset, max_voxels: int) -> int:
+    """Return the bytes of the decoded pixels.
+
+    Raises:
+        RefusedError: If there are more than accepted.
+    """
     channels = 3 if _is_palette(dataset) else int(dataset.get("SamplesPerPixel", 1))
     extent = (dataset.Rows, dataset.Columns, int(dataset.get("NumberOfFrames", 1) or 1), channels)
     return check_size(extent, -(-int(dataset.BitsAllocated) // 8), max_voxels)
+
+
+def _refuse_placed_frames(dataset: pydicom.Dataset) -> None:
+    groups = [items[0] for name in GROUP_TAGS if (items := dataset.get(name))]
+    if any("PlaneOrientationSequence" in group for group in groups):
+        raise RefusedError("is a volume of frames that each say where they lie; read_volume places them")
 
 
 def _is_palette(dataset: pydicom.Dataset) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from monai.data import ImageReader, MetaTensor
 from monai.data.utils import to_affine_nd
 from monai.transforms import LoadImage
 
-from medeyes_monai.errors import UnreadableImageError
+from medeyes_monai.io.boundary import Reading, naming
 from medeyes_monai.io.limits import (
     BYTES_PER_VOXEL,
     DEFAULT_MAX_VOXELS,
@@ -25,7 +24,7 @@ from medeyes_monai.io.limits import (
     nifti_header_of,
 )
 
-__all__ = ["read_image"]
+__all__ = ["loaded", "read_image"]
 
 FLATTEST = 1e-6
 """An affine is singular below this volume of its normed axes."""
@@ -57,24 +56,22 @@ def read_image(path: str | os.PathLike[str], *, max_voxels: int = DEFAULT_MAX_VO
         (1, 40, 30)
     """
     file = Path(path)
-    kind = "an image"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the readers' warnings quote header values
-            reader = _reader(file, max_voxels)
-            kind = type(reader).__name__.removeprefix("Plain").removesuffix("Reader")
-            return _checked(_loader()(str(file), reader=reader), file)
-    except RefusedError as refusal:
-        raise UnreadableImageError(f"{file.name}: {refusal}") from refusal
-    except ImportError as missing:
-        raise UnreadableImageError(
-            f"{file.name}: its format needs the package {missing.name}; install it"
-        ) from missing
-    except Exception as error:
-        raise UnreadableImageError(
-            f"{file.name}: cannot be read as {kind} ({type(error).__name__}); it is damaged or uses an "
-            "encoding that is not supported"
-        ) from error
+    with naming(file) as reading:
+        return _checked(loaded(file, max_voxels, reading)[0], file)
+
+
+def loaded(file: Path, max_voxels: int, reading: Reading | None = None) -> tuple[MetaTensor, ImageReader]:
+    """Return what the reader of a file's format makes of it, channel-first and unchecked, and that reader.
+
+    Args:
+        file: The file.
+        max_voxels: Most values of the image.
+        reading: Is told the format, for messages.
+    """
+    reader = _reader(file, max_voxels)
+    if reading is not None:
+        reading.kind = type(reader).__name__.removeprefix("Plain").removesuffix("Reader")
+    return _loader()(str(file), reader=reader), reader
 
 
 def _reader(file: Path, max_voxels: int) -> ImageReader:

@@ -32,7 +32,12 @@ class NiftiReader(NibabelReader):
 
     Args:
         max_voxels: Most values, channels included.
+
+    Attributes:
+        placed: Whether the file last read says how its axes lie in the patient.
     """
+
+    placed: bool
 
     def __init__(self, max_voxels: int) -> None:
         """Set the limit."""
@@ -50,6 +55,7 @@ class NiftiReader(NibabelReader):
             start = stream.read(540)
             kind = KINDS[nifti_header_of(start)]
             header = kind.header_class(start[: kind.header_class.sizeof_hdr])
+            self.placed = bool(header["sform_code"] or header["qform_code"])
             if header.get_data_dtype().kind not in "iuf":
                 raise RefusedError("does not hold plain numbers, one per voxel")
             size = check_size(header.get_data_shape(), header.get_data_dtype().itemsize, self.max_voxels)

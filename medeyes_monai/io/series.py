@@ -1,0 +1,168 @@
+"""A DICOM series, or one enhanced multi-frame file, as an array of numbers with an affine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from monai.data import ITKReader
+from pydicom.pixels import get_decoder, iter_pixels
+
+from medeyes_monai.errors import ConfigError
+from medeyes_monai.geometry.affine import Affine
+from medeyes_monai.io.boundary import naming
+from medeyes_monai.io.dicom import parse
+from medeyes_monai.io.frames import VOLUME_TAGS, Frame, frames_of
+from medeyes_monai.io.limits import BYTES_PER_VOXEL, SLACK_BYTES, RefusedError, check_size
+from medeyes_monai.io.stacking import choose, stack, stacks_of
+
+__all__ = ["Decoder", "dicom_files", "is_dicom", "read_series"]
+
+Decoder = Literal["pydicom", "itk"]
+"""Who unpacks compressed pixels: pydicom with its plugins, or ITK's GDCM (through MONAI's ITKReader)."""
+
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", "")
+MOST_FILES = 20_000
+START_BYTES = 512
+INT16 = np.iinfo(np.int16)
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell whether a file has the mark of DICOM."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def dicom_files(folder: Path) -> list[Path]:
+    """Return the DICOM files directly in a folder, by name.
+
+    Texts and files with another format's suffix are passed over. A file that by its name is a slice but has
+    not the mark of DICOM is refused: it may be one that was damaged.
+
+    Raises:
+        RefusedError: If there is none, there are too many, or one is damaged.
+    """
+    found = []
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        if is_dicom(path):
+            found.append(path)
+        elif _looks_like_a_slice(path) and not _is_text(path):
+            raise RefusedError(
+                f"holds {path.name}, which is not DICOM or is damaged; remove it, or pass a list of files"
+            )
+    if not found:
+        raise RefusedError("is a folder without DICOM files; folders inside it are not searched")
+    if len(found) > MOST_FILES:
+        raise RefusedError(f"holds {len(found):,} DICOM files, above the limit of {MOST_FILES:,}")
+    return found
+
+
+def read_series(
+    files: Sequence[Path], *, max_voxels: int, series: int | None = None, decoder: Decoder = "pydicom"
+) -> tuple[npt.NDArray[Any], Affine]:
+    """Read the slices of one volume, sorted by position.
+
+    Args:
+        files: DICOM files; those without an image are passed over.
+        max_voxels: Most voxels of the volume.
+        series: Which series, where there are several.
+        decoder: Who unpacks the pixels.
+
+    Returns:
+        ``(X, Y, Z)``: columns, rows and slices, in memory slice by slice; ``int16`` if every rescaled value
+        is a whole number in its range, else ``float32``. And the affine to RAS+ millimetres, sheared where
+        the gantry was tilted.
+
+    Raises:
+        RefusedError: If there are several series and none is chosen, or slices make no volume.
+        UnreadableImageError: If a file is damaged; the message names it.
+    """
+    if decoder not in get_args(Decoder):
+        raise ConfigError(f"unknown decoder {decoder!r}; choose one of {', '.join(get_args(Decoder))}")
+    frames: list[Frame] = []
+    for path in files:
+        with naming(path, "DICOM"):
+            _check_bytes(path, max_voxels)
+            frames += frames_of(path, max_voxels)
+    if not frames:
+        raise RefusedError("is DICOM without an image")
+    volume = stack(choose(stacks_of(frames), series))
+    columns, rows = volume.frames[0].size
+    check_size((columns, rows, len(volume.frames)), 2, max_voxels)
+    return _filled(volume.frames, max_voxels, decoder).transpose(2, 1, 0), volume.affine
+
+
+def _filled(frames: Sequence[Frame], max_voxels: int, decoder: Decoder) -> npt.NDArray[Any]:
+    """Return ``(slices, rows, columns)`` of rescaled values."""
+    columns, rows = frames[0].size
+    voxels: npt.NDArray[Any] = np.empty((len(frames), rows, columns), np.int16)
+    slots = {(frame.path, frame.number): slot for slot, frame in enumerate(frames)}
+    by_file = sorted(frames, key=lambda frame: (str(frame.path), frame.number))
+    for path, group in groupby(by_file, key=lambda frame: frame.path):
+        with naming(path, "DICOM"):
+            for frame, values in _values(path, list(group), max_voxels, decoder):
+                if voxels.dtype == np.int16 and not _fits(values):
+                    voxels = voxels.astype(np.float32)
+                voxels[slots[frame.path, frame.number]] = values
+    return voxels
+
+
+def _values(
+    path: Path, frames: list[Frame], max_voxels: int, decoder: Decoder
+) -> Iterator[tuple[Frame, npt.NDArray[Any]]]:
+    """Yield the rescaled values of some frames of a file, ``(rows, columns)``."""
+    if decoder == "itk":
+        yield from _values_of_itk(path, frames)
+        return
+    dataset = parse(path, max_voxels, VOLUME_TAGS)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_compressed and not get_decoder(syntax).is_available:
+        raise RefusedError(
+            f"is compressed as {syntax.name}, which needs a plugin of pydicom (pylibjpeg with its codecs); "
+            "install it, or pass decoder='itk'"
+        )
+    stored = iter_pixels(dataset, indices=[frame.number for frame in frames])
+    for frame, pixels in zip(frames, stored, strict=True):
+        yield frame, _rescaled(pixels, frame)
+
+
+def _values_of_itk(path: Path, frames: list[Frame]) -> Iterator[tuple[Frame, npt.NDArray[Any]]]:
+    """Yield what MONAI's ITK reader makes of a file of one slice; it rescales by itself."""
+    if len(frames) != 1:
+        raise RefusedError("has several frames, which are read with decoder='pydicom' only")
+    reader = ITKReader()
+    array, _ = reader.get_data(reader.read(str(path)))
+    columns, rows = frames[0].size
+    if array.shape[:2] != (columns, rows) or array.size != columns * rows:
+        raise RefusedError("unpacks to another size than it declares")
+    yield frames[0], array.reshape(columns, rows).T
+
+
+def _rescaled(stored: npt.NDArray[Any], frame: Frame) -> npt.NDArray[Any]:
+    """Return stored values times slope plus intercept; whole numbers stay whole."""
+    if stored.dtype.kind in "iu" and frame.slope.is_integer() and frame.intercept.is_integer():
+        return stored.astype(np.int64) * int(frame.slope) + int(frame.intercept)
+    return np.asarray(stored * frame.slope + frame.intercept, dtype=np.float32)
+
+
+def _fits(values: npt.NDArray[Any]) -> bool:
+    return values.dtype.kind in "iu" and values.min() >= INT16.min and values.max() <= INT16.max
+
+
+def _looks_like_a_slice(path: Path) -> bool:
+    return path.suffix.lower() in DICOM_SUFFIXES or path.suffix[1:].isdigit()
+
+
+def _is_text(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(START_BYTES)
+    return bool(start) and b"\x00" not in start
+
+
+def _check_bytes(path: Path, max_voxels: int) -> None:
+    if path.stat().st_size > max_voxels * BYTES_PER_VOXEL + SLACK_BYTES:
+        raise RefusedError(f"is larger than an image of {max_voxels:,} voxels; raise max_voxels to accept")
