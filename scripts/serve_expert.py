@@ -28,6 +28,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 from serving.endpoint import MAX_BYTES, run
+from serving.places import Places
 from serving.reading import Refused, Request
 
 from medeyes_monai.errors import ConfigError, ExpertError, GeometryError, MedEyesError, UnreadableImageError
@@ -35,7 +36,7 @@ from medeyes_monai.experts import Expert, checked
 from medeyes_monai.experts.base import axes_of
 from medeyes_monai.experts.remote_wire import candidate_record, verdict_record
 from medeyes_monai.geometry import Box
-from medeyes_monai.io import read_image
+from medeyes_monai.io import as_stored, read_image, read_volume
 from medeyes_monai.io.configs import check_config, read_setting
 from medeyes_monai.scenes import Finding, ImageScene, Scene, VolumeScene
 from medeyes_monai.seeding import seed_of
@@ -67,29 +68,32 @@ class ServedExpert:
 
     def scan(self, request: Request) -> list[dict[str, Any]]:
         """Return the candidates of a scan."""
+        scene, places = self._scene(request)
         try:
-            found = checked.scan(self.expert, self._scene(request), request.query)
+            found = checked.scan(self.expert, scene, request.query)
         except ExpertError as problem:
             raise Refused(422, "expert", str(problem)) from problem
-        return [candidate_record(candidate) for candidate in found]
+        return [candidate_record(places.outward(candidate)) for candidate in found]
 
     def drill(self, request: Request) -> dict[str, Any]:
         """Return the verdict of a drill."""
+        scene, places = self._scene(request)
         try:
-            box = Box.from_corners(request.box)
-            return verdict_record(checked.drill(self.expert, self._scene(request), box, request.query))
+            box = places.inward(Box.from_corners(request.box))
+            return verdict_record(checked.drill(self.expert, scene, box, request.query))
         except ExpertError as problem:
             raise Refused(422, "expert", str(problem)) from problem
 
-    def _scene(self, request: Request) -> Scene:
+    def _scene(self, request: Request) -> tuple[Scene, Places]:
         if request.format not in self.makers:
             raise Refused(422, "image", f"{self.name} takes {', '.join(self.makers)}")
-        maker = self.makers[request.format]
         findings = [Finding(Box.from_corners(f["box"]), f["label"], f["subtle"]) for f in request.findings]
         try:
-            return maker(_read(request), key=request.key, findings=findings)
+            image = _read(request)
+            scene = self.makers[request.format](image, key=request.key, findings=findings)
         except (UnreadableImageError, GeometryError) as problem:
             raise Refused(422, "image", str(problem)) from problem
+        return scene, Places.of(image, scene)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -157,7 +161,7 @@ def _read(request: Request) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"image{suffix}"
         file.write_bytes(request.image)
-        return read_image(file)
+        return read_image(file) if request.format == PICTURE else as_stored(read_volume(file))
 
 
 if __name__ == "__main__":

@@ -37,16 +37,20 @@ class RemoteExpert:
     """Asks a server that serves an expert: MedPLIB in an environment of its own, or any of this package.
 
     ``scripts/serve_expert.py`` serves the expert of a configuration, ``scripts/medplib_server.py`` MedPLIB;
-    ``docs/expert_http.md`` is the interface. The confidence is the served expert's, and so is what it means. Replies are held to the contract; one that breaks it is asked for again, and an expert that
-    cannot be reached or goes on making no sense is an ``ExpertError``, after bounded retries.
+    ``docs/expert_http.md`` is the interface. The confidence is the served expert's: what it measures, and
+    whether it is calibrated, stands there. Replies are held to the contract; one that breaks it is asked for
+    again, and an expert that cannot be reached or goes on making no sense is an ``ExpertError``, after
+    bounded retries.
 
     The native image of a scene (``scene.image``) and the scene's key go to the server with each request; what
-    the data say is in the image does not, unless it is asked for. The first use asks the server for the name
-    of its expert: the name is part of this one's, so that memos of different served experts stay apart, and a
-    server that changes its expert in between is refused.
+    the data say is in the image does not, unless it is asked for. The served expert's name is part of this
+    one's, so that memos of different served experts stay apart; the first use asks the server for it, and a
+    server that serves another one later is refused.
 
     Args:
         url: Where the server is, such as ``http://127.0.0.1:8765``.
+        expert: Name of the served expert, where it is known, as ``GET /health`` tells it: what a memo knows
+            is then found without a server.
         send_findings: Send ``scene.findings`` too, for a served expert that is made of annotations.
         token_env: Environment variable that holds a token; see
             :class:`~medeyes_monai.experts.remote_http.JsonService`, also for what follows.
@@ -70,6 +74,7 @@ class RemoteExpert:
         self,
         url: str,
         *,
+        expert: str | None = None,
         send_findings: bool = False,
         token_env: str | None = None,
         timeout_s: float = 120.0,
@@ -90,7 +95,7 @@ class RemoteExpert:
             max_reply_bytes=max_reply_bytes,
             seed=seed,
         )
-        self.send_findings = send_findings
+        self.expert, self.send_findings = expert, send_findings
         self._sent: tuple[Scene, dict[str, str]] | None = None
 
     @property
@@ -100,7 +105,8 @@ class RemoteExpert:
         Raises:
             ExpertError: If the server cannot be asked for it.
         """
-        return f"remote{'-told' if self.send_findings else ''}-{self._served.name}"
+        served = self._served.name if self.expert is None else self.expert
+        return f"remote{'-told' if self.send_findings else ''}-{served}"
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -142,7 +148,10 @@ class RemoteExpert:
 
     @cached_property
     def _served(self) -> _Served:
-        return self.service.ask("/health", None, _read_served, who="remote expert")
+        served = self.service.ask("/health", None, _read_served, who="remote expert")
+        if self.expert not in (None, served.name):
+            raise ExpertError(f"{self.name} at {self.service.url}: it serves {served.name!r}; give its name")
+        return served
 
     def _ask(
         self, path: str, scene: Scene, query: str, box: Box | None, read: Callable[[Mapping[str, Any]], _T]

@@ -1,1 +1,5 @@
-"""What the servers of experts share. Needs the standard library alone, Python 3.8 or later."""
+"""What the servers of experts are made of.
+
+``endpoint`` and ``reading`` need the standard library alone, ``medplib_model`` MedPLIB's environment; all
+three run with Python 3.8 or later. ``places`` is for experts of this package.
+"""

@@ -1,7 +1,7 @@
 """MedPLIB's model, loaded and asked as its own repository does. Not tested: its weights were not at hand.
 
 Written by reading https://github.com/ShawnHuang497/MedPLIB: ``model/serve/model_worker.py`` for loading,
-pictures and prompts, ``model/MedPLIB.py`` for masks. Runs in that repository's environment, Python 3.8 or later.
+pictures and prompts, ``model/MedPLIB.py`` for masks. For that repository's environment; Python 3.8 or later.
 """
 
 from __future__ import annotations
