@@ -1,7 +1,8 @@
-"""Builds the embedded policy: a small Qwen3-VL that speaks the protocol and sees sharply, but searches badly.
+"""Builds the embedded policy: a small Qwen3-VL that sees sharply and reads well, but searches badly.
 
-It is trained on systematic scans of phantoms that stop at a random moment, so that reinforcement learning has
-something left to teach: when to stop, and where to go on.
+It learns in three stages: its vision tower what is in a picture; the whole model to write systematic scans of
+phantoms that stop at a random moment, and to answer from what they found; and at last scans that mostly stop
+after one look, so that reinforcement learning has something left to teach: when to stop, and where to go on.
 
     python scripts/build_tiny_policy.py --output bundle/models/tiny_policy
 """
@@ -10,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from tqdm import tqdm
 
 from medeyes_monai.data.phantom import ANSWERS, LOOK_FAMILIES, PhantomReader, PhantomVQA
 from medeyes_monai.data.phantom_image import BENIGN, KINDS, SIDE
-from medeyes_monai.experts import Candidate
+from medeyes_monai.experts import Candidate, Reading
 from medeyes_monai.geometry import Box
+from medeyes_monai.navigator import conclusion
 from medeyes_monai.policy import HuggingFacePolicy
 from medeyes_monai.policy.tiny import make_tiny_checkpoint
 from medeyes_monai.sampler import write_episode
@@ -36,14 +38,20 @@ JITTER = 6.0
 """Standard deviation of a look's place. Unit: voxels."""
 LEFT_TO_RIGHT = 0.85
 """Share of the scans that go from left to right; the others go in any order."""
-STOP_AFTER = (0.6, 0.16, 0.12, 0.12)
-"""How often a scan stops after 1, 2, 3 and 4 looks."""
+PATIENT = (0.25, 0.25, 0.25, 0.25)
+"""How often a scan stops after 1, 2, 3 and 4 looks while the policy learns to read what it found."""
+HASTY = (0.75, 0.13, 0.08, 0.04)
+"""The same in the last stage: how the embedded policy searches."""
 PATHS_PER_IMAGE = 3
 LOOKALIKE_KINDS = (*KINDS, BENIGN)
 
 
-def random_stop_path(case: Case, draw: int, seed: int) -> Trajectory:
-    """Return a systematic scan that stops at a random moment and answers from what was seen, or guesses."""
+GUESS = "unknown"
+"""Stands for an answer that what was seen does not give; it is never taught."""
+
+
+def random_stop_path(case: Case, draw: int, seed: int, stop_after: Sequence[float]) -> Trajectory:
+    """Return a systematic scan that stops at a random moment and answers from what was seen, if it can."""
     rng = numpy_generator("warm", seed, case.key, draw)
     spots = [finding for finding in case.scene.findings if finding.subtle]
     candidates = [Candidate(f.box, 1.0, "candidate" if f.subtle else f.label) for f in case.scene.findings]
@@ -51,19 +59,27 @@ def random_stop_path(case: Case, draw: int, seed: int) -> Trajectory:
     if rng.random() > LEFT_TO_RIGHT:
         order = [spots[i] for i in rng.permutation(len(spots))]
     if case.family in LOOK_FAMILIES:
-        looks = int(rng.choice(4, p=STOP_AFTER)) + 1
+        looks = int(rng.choice(4, p=stop_after)) + 1
     else:
         looks = int(rng.choice(3, p=(0.8, 0.1, 0.1)))
     thought, fixations, seen = f"{len(spots)} candidates", [], []
+    reading = PhantomReader().read(case.question, seen, candidates)
     for finding in order[:looks]:
         fixations.append(Fixation(thought, jittered(finding, case.scene.shape, rng)))
-        thought = finding.label
-        seen.append(thought)
-    answer = PhantomReader().read(case.question, seen, candidates).answer
-    if answer is None:
-        asked = [kind for kind in KINDS if kind in case.question]
-        answer = str(rng.choice(asked if case.family == "compare" else ANSWERS[case.family]))
-    return Trajectory(tuple(fixations), thought, answer)
+        seen.append(finding.label)
+        reading = PhantomReader().read(case.question, seen, candidates)
+        thought = conclusion(finding.label, reading)
+    return Trajectory(tuple(fixations), thought, GUESS if reading.answer is None else reading.answer)
+
+
+def taught_episode(path: Trajectory, case: Case, policy: HuggingFacePolicy, draw: int) -> Episode:
+    """Write an episode whose last turn is trained on only if what was seen gives the answer."""
+    episode = write_episode(path, case, policy, draw)
+    if path.answer != GUESS:
+        return episode
+    mask = episode.response_mask.clone()
+    mask[-len(policy.encode(GUESS)) - len(policy.encode("</answer>")) - 1 :] = False
+    return replace(episode, response_mask=mask)
 
 
 def jittered(finding: Finding, shape: tuple[int, ...], rng: np.random.Generator) -> Box:
@@ -79,9 +95,10 @@ def jittered(finding: Finding, shape: tuple[int, ...], rng: np.random.Generator)
 
 @dataclass(frozen=True)
 class Lesson:
-    """Supervised episodes about one phantom, and what is in it."""
+    """Supervised episodes about one phantom, of patient and of hasty scans, and what is in it."""
 
     episodes: list[Episode]
+    hasty: list[Episode]
     findings: list[Finding]
 
 
@@ -100,9 +117,14 @@ class Lessons(Dataset[Lesson]):
     def __getitem__(self, index: int) -> Lesson:
         """Write the episodes of one phantom."""
         case = self.cases[index]
-        paths = [random_stop_path(case, draw, self.seed) for draw in range(PATHS_PER_IMAGE)]
-        episodes = [write_episode(path, case, self.policy, draw) for draw, path in enumerate(paths)]
-        return Lesson(episodes, [finding for finding in case.scene.findings if finding.subtle])
+        episodes, hasty = (
+            [
+                taught_episode(random_stop_path(case, draw, self.seed, stop_after), case, self.policy, draw)
+                for draw in range(PATHS_PER_IMAGE)
+            ]
+            for stop_after in (PATIENT, HASTY)
+        )
+        return Lesson(episodes, hasty, [finding for finding in case.scene.findings if finding.subtle])
 
 
 class Perception(torch.nn.Module):
@@ -165,6 +187,7 @@ def corpus() -> list[str]:
             case.question,
             f"{len(case.scene.findings)} candidates",
             *(f.label for f in case.scene.findings),
+            *(conclusion(f.label, Reading(None, decisive=False)) for f in case.scene.findings),
         ]
     return lines
 
@@ -198,10 +221,10 @@ def teach_perception(policy: HuggingFacePolicy, lessons: list[Lesson], steps: in
     """Teach the vision tower what is in a look and where the candidates are in an overview."""
     perception, rng = Perception(policy), np.random.default_rng(seed)
     looks = [
-        (picture, label)
+        (picture, thought.partition(";")[0])
         for lesson in lessons
         for episode in lesson.episodes
-        for picture, label in zip(
+        for picture, thought in zip(
             episode.pictures[1:],
             [look.reasoning for look in episode.trajectory.fixations[1:]] + [episode.trajectory.reasoning],
             strict=False,
@@ -224,11 +247,17 @@ def teach_perception(policy: HuggingFacePolicy, lessons: list[Lesson], steps: in
     )
 
 
-def teach_protocol(
-    policy: HuggingFacePolicy, lessons: list[Lesson], steps: int, batch: int, seed: int
+def teach_episodes(
+    policy: HuggingFacePolicy,
+    episodes: list[Episode],
+    steps: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    name: str,
 ) -> None:
-    """Teach the whole model to write the episodes."""
-    episodes, rng = [e for lesson in lessons for e in lesson.episodes], np.random.default_rng(seed + 1)
+    """Teach the whole model to write episodes."""
+    rng = np.random.default_rng(seed)
 
     def loss() -> torch.Tensor:
         scores = policy.score([episodes[i] for i in rng.integers(0, len(episodes), batch)])
@@ -237,7 +266,7 @@ def teach_protocol(
     tower = list(policy.core.model.visual.parameters())
     known = {id(p) for p in tower}
     rest = [p for p in policy.parameters() if id(p) not in known]
-    fit([{"params": rest, "lr": 1e-3}, {"params": tower, "lr": 2e-4}], loss, steps, "protocol")
+    fit([{"params": rest, "lr": rate}, {"params": tower, "lr": rate / 5}], loss, steps, name)
 
 
 def main() -> None:
@@ -248,7 +277,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="directory of the checkpoint")
     parser.add_argument("--images", type=int, default=3000, help="number of phantoms")
     parser.add_argument("--perception-steps", type=int, default=700)
-    parser.add_argument("--protocol-steps", type=int, default=1500)
+    parser.add_argument("--protocol-steps", type=int, default=1200)
+    parser.add_argument("--hasty-steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=32, help="episodes in a protocol step")
     parser.add_argument("--seed", type=int, default=1000, help="seed of weights, phantoms and paths")
     args = parser.parse_args()
@@ -260,7 +290,11 @@ def main() -> None:
     lessons = [copy.deepcopy(lesson) for lesson in tqdm(loader, desc="phantoms")]
     teach_perception(policy, lessons, args.perception_steps, args.seed)
     policy.save(args.output)
-    teach_protocol(policy, lessons, args.protocol_steps, args.batch, args.seed)
+    patient = [episode for lesson in lessons for episode in lesson.episodes]
+    teach_episodes(policy, patient, args.protocol_steps, args.batch, 1e-3, args.seed + 1, "protocol")
+    policy.save(args.output)
+    hasty = [episode for lesson in lessons for episode in lesson.hasty]
+    teach_episodes(policy, hasty, args.hasty_steps, args.batch, 3e-4, args.seed + 2, "haste")
     policy.save(args.output)
 
 

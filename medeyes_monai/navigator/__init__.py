@@ -1,7 +1,7 @@
 """GRN, the Gaze-guided Reasoning Navigator: turns a frozen expert into a search path (method, section 2)."""
 
 from medeyes_monai.navigator.decisions import Decision, Reason, Search
-from medeyes_monai.navigator.search import Choose, Navigator
+from medeyes_monai.navigator.search import Choose, Navigator, conclusion
 from medeyes_monai.navigator.state import (
     Mode,
     NavigatorState,
@@ -23,6 +23,7 @@ __all__ = [
     "after_drill",
     "after_scan",
     "closer",
+    "conclusion",
     "relative_gain",
     "switch",
 ]

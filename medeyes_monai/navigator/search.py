@@ -27,10 +27,12 @@ from medeyes_monai.navigator.tiles import scan_parts
 from medeyes_monai.scenes import Scene
 from medeyes_monai.trajectory import Fixation, Trajectory
 
-__all__ = ["Choose", "Navigator"]
+__all__ = ["Choose", "Navigator", "conclusion"]
 
 XI = 0.85  # method, section 2: local confidence at which the search stops
 MAX_STEPS = 4  # method, section 2: T_max
+OPEN = "open"
+"""Stands in a thought for an answer that the findings do not give yet."""
 
 Choose = Callable[[Sequence[Box], Sequence[float]], int]
 """Picks one of some regions by their confidences: the place where a sampler comes in."""
@@ -60,6 +62,9 @@ class Navigator:
             ... overlapping parts along each axis, each scanned by itself. 0, the default, is what the
             benchmark's figures were measured with; 1 costs up to four more scans of a picture.
         queries: What the expert is asked in place of the question; the question itself if not given.
+        conclude: After each look, the reasoning says what it found and also the answer that all findings so
+            far support (see :func:`conclusion`), so that no later thought has to go through all of them
+            again. Needs a reader.
 
     Raises:
         ConfigError: If a limit leaves nothing to do, or ``mode`` is not one of the three.
@@ -89,6 +94,7 @@ class Navigator:
         min_extent: int = MIN_EXTENT,
         finer: int = 0,
         queries: QueryTemplates | None = None,
+        conclude: bool = False,
     ) -> None:
         """Check the settings; see the class."""
         if min(max_steps, max_regions, min_extent) < 1:
@@ -98,12 +104,14 @@ class Navigator:
             )
         if finer < 0:
             raise ConfigError(f"finer must not be negative, got {finer}")
+        if conclude and reader is None:
+            raise ConfigError("conclude needs a reader, which knows what findings say about the question")
         if mode not in ("both", "scan", "drill"):
             raise ConfigError(f"mode is 'both', 'scan' or 'drill', got {mode!r}")
         self.expert, self.reader, self.mode = expert, reader, mode
         self.delta, self.xi = delta, xi
         self.max_steps, self.max_regions, self.min_extent = max_steps, max_regions, min_extent
-        self.finer, self.queries = finer, queries or QueryTemplates()
+        self.finer, self.queries, self.conclude = finer, queries or QueryTemplates(), conclude
 
     def navigate(self, scene: Scene, query: str, choose: Choose) -> Trajectory:
         """Search once and return the path.
@@ -141,7 +149,8 @@ class Navigator:
             region, before, mode = state.regions[index], state.confidences[index], state.mode
             verdict = checked.drill(self.expert, scene, region, asked.drill)
             found = found.extended(Fixation(thought, region, mode, verdict.confidence), verdict)
-            reading, thought = self._read(query, found), verdict.finding
+            reading = self._read(query, found)
+            thought = conclusion(verdict.finding, reading) if self.conclude else verdict.finding
             state, found, decision, reason = self._next(state, index, found, reading, scene, asked)
             gain = relative_gain(before, verdict.confidence)
             step = len(found.looks)
@@ -210,6 +219,16 @@ class Navigator:
             proposed = scan_parts(self.expert, scene, asked.scan, 2**level, self.min_extent)
             after = after_scan(state, proposed, self.max_regions)
         return after, replace(found, proposed=proposed)
+
+
+def conclusion(finding: str, reading: Reading) -> str:
+    """Return the thought after a look: what it found, and the answer that is supported so far.
+
+    Example:
+        >>> conclusion("left large solid", Reading("1", decisive=False)), conclusion("ring", Reading(None, False))
+        ('left large solid; 1', 'ring; open')
+    """
+    return f"{finding}; {OPEN if reading.answer is None else reading.answer}"
 
 
 @dataclass(frozen=True, slots=True)
