@@ -101,6 +101,7 @@ class ConsensusExpert:
             raise ConfigError("some experts take pictures only and others volumes only; ask them apart")
         # In an order of their own, so that sums and ties come out alike however the experts were listed.
         self._asked = sorted(zip(weights, experts, strict=True), key=lambda pair: (pair[1].name, pair[0]))
+        self.reads_key = any(getattr(expert, "reads_key", False) for expert in experts)
         self.iou, self.combine = iou, combine
         self.needed = len(experts) if needed is None else needed
         self.failures: Counter[str] = Counter()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts import checked
-from medeyes_monai.experts.base import Candidate, Expert, Verdict, axes_of
+from medeyes_monai.experts.base import Candidate, Expert, Verdict
 from medeyes_monai.experts.memo_file import Asked, MemoError, Reply, decode, encode
 from medeyes_monai.geometry import Box
 from medeyes_monai.io import write_atomic
@@ -39,6 +39,7 @@ class MemoExpert:
     **On disk** each reply is a file of its own that appears complete or not at all, so any number of
     processes may share a directory, at once or one after another, and lose nothing. A file that is damaged,
     or was written by another version, is not trusted: the expert is asked again, and a warning says so.
+    What is known is told without asking the expert anything, so one that is far away may be switched off.
 
     Args:
         expert: Who is asked.
@@ -91,11 +92,6 @@ class MemoExpert:
     def name(self) -> str:
         """The name of the expert that is asked."""
         return self.expert.name
-
-    @property
-    def axes(self) -> tuple[int, ...]:
-        """What the expert that is asked takes."""
-        return axes_of(self.expert)
 
     @property
     def reads_key(self) -> bool:

@@ -96,6 +96,7 @@ class RemoteExpert:
             seed=seed,
         )
         self.expert, self.send_findings = expert, send_findings
+        self.reads_key = send_findings  # experts made of annotations draw their errors by it
         self._sent: tuple[Scene, dict[str, str]] | None = None
 
     @property

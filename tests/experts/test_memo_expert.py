@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from expert_scenes import EXACT, QUERY, RingReader, bare_scene, make_scene
+from expert_scenes import EXACT, QUERY, RingReader, bare_scene, make_scene, make_volume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
@@ -23,7 +23,7 @@ from medeyes_monai.experts import (
     MemoExpert,
     RandomBoxExpert,
     Verdict,
-    axes_of,
+    checked,
 )
 from medeyes_monai.experts.memo_file import Asked, MemoError, decode, encode
 from medeyes_monai.geometry import Box
@@ -187,9 +187,24 @@ def test_replies_of_another_version_or_other_settings_are_not_taken(tmp_path):
         assert memo.calls == {"scan": 1}
 
 
-def test_a_memo_takes_the_scenes_that_its_expert_takes():
-    assert axes_of(MemoExpert(BlobExpert())) == (2,)
-    assert axes_of(MemoExpert(AnnotationExpert())) == (2, 3)
+def test_a_memo_leaves_it_to_its_expert_to_refuse_a_kind_of_image():
+    with pytest.raises(ExpertError, match="takes pictures, the scene has 3 axes"):
+        MemoExpert(BlobExpert()).scan(make_volume(), QUERY)
+
+
+def test_what_is_known_is_told_without_a_word_from_the_expert(tmp_path):
+    class Away(PixelExpert):
+        @property
+        def axes(self):
+            raise ExpertError("away")
+
+        scan = drill = axes
+
+    expected = checked.scan(MemoExpert(PixelExpert(), tmp_path), picture(), QUERY)
+    told = checked.scan(MemoExpert(Away(), tmp_path), picture(), QUERY)
+    assert [(c.box, c.confidence) for c in told] == [(c.box, c.confidence) for c in expected]
+    with pytest.raises(ExpertError, match="away"):
+        checked.scan(MemoExpert(Away(), tmp_path), picture(), "another question")
 
 
 def test_a_memo_that_drops_images_from_memory_still_has_them_on_disk(tmp_path):
