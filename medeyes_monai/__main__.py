@@ -71,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
         )
         own.add_argument("--debug", action="store_true", help="show where an error comes from")
         if name == "train":
+            own.add_argument(
+                "--expert",
+                metavar="NAME|FILE",
+                help="who makes the paths of the expert stream: a file of configs/experts, by its name or "
+                "path; laid over --config",
+            )
             own.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
         if name == "infer":
             own.add_argument("--image", help="an image, a folder of images, or a datalist")
@@ -87,6 +93,16 @@ def _settings(asked: argparse.Namespace) -> dict[str, Any]:
     return settings | {name: value for name, value in given.items() if value not in (None, False)}
 
 
+def _overlays(asked: argparse.Namespace) -> list[str]:
+    """Return the files that are laid over the bundle's, the expert's last."""
+    from medeyes_monai.io.configs import find_overlay
+
+    if getattr(asked, "expert", None) is None:
+        return list(asked.config)
+    folder = asked.bundle.resolve().parent / "configs" / "experts"
+    return [*asked.config, str(find_overlay(asked.expert, folder))]
+
+
 def _run(asked: argparse.Namespace) -> None:
     verb, configs = VERBS[asked.verb], asked.bundle / "configs"
     if not (configs / verb.file).is_file():
@@ -98,11 +114,11 @@ def _run(asked: argparse.Namespace) -> None:
 
     from medeyes_monai.io.configs import check_config
 
-    settings = _settings(asked)
-    check_config(configs / verb.file, asked.config, **settings)
+    settings, overlays = _settings(asked), _overlays(asked)
+    check_config(configs / verb.file, overlays, **settings)
     _quieten()
     workflow = ConfigWorkflow(
-        config_file=[str(configs / verb.file), *asked.config],
+        config_file=[str(configs / verb.file), *overlays],
         meta_file=str(configs / "metadata.json"),
         logging_file=str(configs / "logging.conf"),
         run_id=verb.run_id,

@@ -17,7 +17,7 @@ from monai.bundle.utils import merge_kv
 
 from medeyes_monai.errors import ConfigError
 
-__all__ = ["check_config", "read_setting"]
+__all__ = ["check_config", "find_overlay", "read_setting"]
 
 _NOT_ARGUMENTS = ConfigComponent.non_arg_keys
 
@@ -84,6 +84,39 @@ def read_setting(text: str) -> tuple[str, Any]:
         return key, yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"the value of {key} cannot be read: {_first_line(error)}") from error
+
+
+def find_overlay(name: str, folder: str | Path) -> Path:
+    """Return the file that a name stands for: one of a folder, or a file that is given as such.
+
+    Args:
+        name: Name of a file of the folder without its ending, or the path of a ``.yaml`` or ``.json`` file.
+        folder: Where named files lie.
+
+    Raises:
+        ConfigError: If there is no such file; the message lists the names.
+
+    Example:
+        >>> folder = getfixture("tmp_path")
+        >>> _ = (folder / "classical.yaml").write_text("seed: 1")
+        >>> find_overlay("classical", folder).name
+        'classical.yaml'
+        >>> find_overlay("clasical", folder)
+        Traceback (most recent call last):
+        medeyes_monai.errors.ConfigError: 'clasical' is unknown; did you mean 'classical'? known: classical
+    """
+    if Path(name).suffix in (".yaml", ".yml", ".json"):
+        return Path(name)
+    known = {file.stem: file for file in sorted(Path(folder).glob("*.yaml"))}
+    if name in known:
+        return known[name]
+    if not known:
+        raise ConfigError(
+            f"{name!r} is looked up in {folder}, which holds no .yaml files; give a file's path"
+        )
+    near = _suggest(name, known)
+    way_out = f"did you mean {near!r}? " if near else ""
+    raise ConfigError(f"{name!r} is unknown; {way_out}known: {', '.join(known)}")
 
 
 def _read(file: Path) -> dict[str, Any]:

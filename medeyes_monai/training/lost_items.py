@@ -69,7 +69,7 @@ class LostItems:
         try:
             drawn = tuple(source.draw(case, step))
         except ExpertError as error:
-            self._lose(source.name, case.key, error)
+            self._lose(_name_of(source), case.key, error)
             return ()
         self._lost.append(False)
         return drawn
@@ -77,10 +77,18 @@ class LostItems:
     def _lose(self, expert: str, key: str, error: ExpertError) -> None:
         self._lost.append(True)
         self.keys.append(key)
-        logger.warning("%s: left out of the expert stream, the expert %s failed: %s", key, expert, error)
+        logger.warning("%s: left out of the expert stream, %s failed: %s", key, expert, error)
         if len(self._lost) >= self.least and self.share > self.max_share:
             raise ExpertError(
                 f"{expert}: failed at {sum(self._lost)} of the latest {len(self._lost)} questions, above the "
                 f"limit of {self.max_share:.0%}; mend it and go on, or raise max_lost_share. The last "
                 f"failure: {error}"
             ) from error
+
+
+def _name_of(source: PathSource) -> str:
+    """Return the expert's name; one that cannot be reached may not tell it, but its error does."""
+    try:
+        return source.name
+    except ExpertError:
+        return "expert"

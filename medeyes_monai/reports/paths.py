@@ -1,0 +1,92 @@
+"""Expert paths on one page: what an expert would show a policy, to be looked at before it does."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from medeyes_monai.io.atomic import write_atomic
+from medeyes_monai.reports.gaze import draw_overview
+from medeyes_monai.sampler import DrawnPath
+from medeyes_monai.scenes import Case
+from medeyes_monai.trajectory import Episode, Trajectory
+
+__all__ = ["contact_sheet"]
+
+COLUMNS = 4
+INCHES = (3.4, 4.2)  # of one question
+_LETTERS = 52  # of a line under a picture
+_NOTHING = torch.zeros(0)
+
+
+def contact_sheet(questions: Iterable[tuple[Case, Sequence[DrawnPath]]], path: Path) -> None:
+    """Draw a path of each question on one page.
+
+    Of a question's paths, the longest that is kept is drawn, or the longest if none is. Under the overview
+    with its numbered looks stand what was found at each, the answer with the reference, and how many of the
+    paths were kept.
+
+    Args:
+        questions: Questions with the paths that were drawn for them; a question without paths is left out.
+        path: PNG file to write; it appears complete or not at all.
+    """
+    shown = [(case, paths) for case, paths in questions if paths]
+    rows = max(1, -(-len(shown) // COLUMNS))
+    figure = Figure(figsize=(COLUMNS * INCHES[0], rows * INCHES[1]), dpi=110, layout="constrained")
+    axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
+    for ax in axes:
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(False)
+    for ax, (case, paths) in zip(axes, shown, strict=False):
+        best = max(paths, key=lambda drawn: (drawn.fate == "kept", len(drawn.trajectory.boxes)))
+        ax.imshow(draw_overview(_episode(best.trajectory, case), case), origin="upper")
+        ax.set_title(_filled(case.question, 2), fontsize=9, loc="left", parse_math=False)
+        text = f"{_thoughts(best.trajectory)}\n{_verdict(best, case, paths)}"
+        ax.set_xlabel(text, fontsize=7, loc="left", parse_math=False)
+    figure.supxlabel("dashed: findings in the data", fontsize=8, x=0.01, ha="left")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    write_atomic(path, buffer.getvalue())
+
+
+def _episode(path: Trajectory, case: Case) -> Episode:
+    """Return a path as far as it is needed for a picture of it."""
+    return Episode(
+        case=case.key,
+        stream="expert",
+        draw=0,
+        token_ids=_NOTHING.long(),
+        response_mask=_NOTHING.bool(),
+        behaviour_logprobs=_NOTHING,
+        pictures=(case.scene.overview().pixels,),
+        turns=(),
+        trajectory=path,
+    )
+
+
+def _thoughts(path: Trajectory) -> str:
+    looks = path.fixations
+    found = [*(look.reasoning for look in looks[1:]), path.reasoning] if looks else []
+    lines = [
+        f"{number} {textwrap.shorten(said, 34)} ({look.mode}, {look.confidence or 0:.2f})"
+        for number, (look, said) in enumerate(zip(looks, found, strict=True), start=1)
+    ]
+    return "\n".join(lines) or "no look"
+
+
+def _verdict(drawn: DrawnPath, case: Case, paths: Sequence[DrawnPath]) -> str:
+    answer = "none" if drawn.trajectory.answer is None else drawn.trajectory.answer
+    reference = "" if case.answer is None else f", reference: {case.answer}"
+    kept = sum(other.fate == "kept" for other in paths)
+    fate = "" if drawn.fate == "kept" else f" ({drawn.fate})"
+    return f"{_filled(f'answer: {answer}{fate}{reference}', 2)}\n{kept} of {len(paths)} paths kept"
+
+
+def _filled(text: str, lines: int) -> str:
+    return textwrap.fill(text, _LETTERS, max_lines=lines, placeholder=" …")

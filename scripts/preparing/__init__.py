@@ -1,0 +1,1 @@
+"""Parts of ``scripts/prepare_expert_paths.py``."""
