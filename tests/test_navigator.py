@@ -222,6 +222,21 @@ def test_the_search_stops_when_the_findings_together_decide():
     assert reader.shown == [[], ["a"], ["a", "b"]]
 
 
+def test_a_thought_says_what_was_found_and_what_all_findings_support_so_far():
+    expert = Scripted(
+        [(A, 0.5), (B, 0.4), (C, 0.3)],
+        {A: Verdict(0.1, "ring"), B: Verdict(0.1, "disc"), C: Verdict(0.1, "ring")},
+    )
+    reader = Reader(lambda seen, _: Reading(str(seen.count("ring")) if "disc" in seen else None, False))
+    path = Navigator(expert, reader=reader, conclude=True).navigate(SCENE, "how many rings?", first)
+    thoughts = [look.reasoning for look in path.fixations] + [path.reasoning]
+    assert thoughts == ["3 candidates", "ring; open", "disc; 1", "ring; 2"]
+    assert path.answer == "2"
+    assert reader.shown[-1] == ["ring", "disc", "ring"]  # findings are read, not thoughts
+    plain = Navigator(expert, conclude=True).navigate(SCENE, "how many rings?", first)
+    assert plain.reasoning == "ring"  # nobody knows the answer
+
+
 def test_a_closer_look_at_one_place_is_not_counted_as_a_second_finding():
     verdicts = {A: Verdict(0.6, "ring?"), A_CLOSER: Verdict(0.6, "ring"), B: Verdict(0.1, "disc")}
     reader = Reader(lambda seen, candidates: Reading(str(seen.count("ring")), False))

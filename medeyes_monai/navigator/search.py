@@ -64,7 +64,7 @@ class Navigator:
         queries: What the expert is asked in place of the question; the question itself if not given.
         conclude: After each look, the reasoning says what it found and also the answer that all findings so
             far support (see :func:`conclusion`), so that no later thought has to go through all of them
-            again. Needs a reader.
+            again. Without a reader nobody knows that answer, and nothing is added.
 
     Raises:
         ConfigError: If a limit leaves nothing to do, or ``mode`` is not one of the three.
@@ -104,14 +104,13 @@ class Navigator:
             )
         if finer < 0:
             raise ConfigError(f"finer must not be negative, got {finer}")
-        if conclude and reader is None:
-            raise ConfigError("conclude needs a reader, which knows what findings say about the question")
         if mode not in ("both", "scan", "drill"):
             raise ConfigError(f"mode is 'both', 'scan' or 'drill', got {mode!r}")
         self.expert, self.reader, self.mode = expert, reader, mode
         self.delta, self.xi = delta, xi
         self.max_steps, self.max_regions, self.min_extent = max_steps, max_regions, min_extent
-        self.finer, self.queries, self.conclude = finer, queries or QueryTemplates(), conclude
+        self.finer, self.queries = finer, queries or QueryTemplates()
+        self.conclude = conclude and reader is not None
 
     def navigate(self, scene: Scene, query: str, choose: Choose) -> Trajectory:
         """Search once and return the path.
@@ -225,8 +224,10 @@ def conclusion(finding: str, reading: Reading) -> str:
     """Return the thought after a look: what it found, and the answer that is supported so far.
 
     Example:
-        >>> conclusion("left large solid", Reading("1", decisive=False)), conclusion("ring", Reading(None, False))
-        ('left large solid; 1', 'ring; open')
+        >>> conclusion("left large solid", Reading("1", decisive=False))
+        'left large solid; 1'
+        >>> conclusion("ring", Reading(None, decisive=False))
+        'ring; open'
     """
     return f"{finding}; {OPEN if reading.answer is None else reading.answer}"
 
