@@ -14,6 +14,7 @@ from medeyes_monai.errors import GeometryError
 from medeyes_monai.geometry import Box, spacing_of
 from medeyes_monai.geometry import to_world as point_to_world
 from medeyes_monai.scenes.base import Finding, View
+from medeyes_monai.scenes.content import digest_of
 from medeyes_monai.scenes.intensity import Window, grey_of
 from medeyes_monai.scenes.layout import contact_sheet, look_sheet
 from medeyes_monai.scenes.placing import carried, check_settings, placed, turned
@@ -100,6 +101,8 @@ class VolumeScene:
         check_settings(patch, overview_pixels, look_pixels, slabs, look_slices, projection)
         given = placed(image, key)
         self._key, self._labels = key, labels
+        views = (patch, overview_pixels, look_pixels, slabs, projection, look_slices, context, min_extent)
+        self._views = (*views, window, labels, label_extent)
         self._image = turned(given)
         self._affine = np.asarray(self._image.affine, dtype=np.float64)
         self._voxels = self._image.as_tensor()[0]
@@ -155,6 +158,11 @@ class VolumeScene:
     def sheet(self) -> Sheet:
         """Where the overview shows what, and the way from its pixels to voxels and back."""
         return self._sheet
+
+    @cached_property
+    def content_digest(self) -> str:
+        """Digest of all but the name: voxels, affine, findings, and the settings of overview and looks."""
+        return digest_of(self._image, self._findings, self._views)
 
     def overview(self) -> View:
         """Return the contact sheet."""
