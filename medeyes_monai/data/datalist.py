@@ -113,13 +113,14 @@ class ItemVQA(Dataset[Case]):
             number = place % len(self)
             if number in self._unreadable:
                 continue
+            item = self.items[number]
             try:
-                return self._case(self.items[number])
+                return self._case(item)
             except UnreadableImageError as error:
                 if self._on_unreadable == "raise":
-                    raise
+                    raise UnreadableImageError(f"item {item.number} ({item.key}): {error}") from error
                 self._unreadable.add(number)
-                logger.warning("item %d skipped: %s", self.items[number].number, error)
+                logger.warning("item %d skipped: %s", item.number, error)
         raise UnreadableImageError(f"none of the {len(self)} items has a readable image")
 
     def _case(self, item: DatalistItem) -> Case:

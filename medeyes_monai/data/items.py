@@ -5,17 +5,18 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from medeyes_monai.data.texts import read_text
+from medeyes_monai.data.wording import names_a_side, option_named
 from medeyes_monai.errors import ConfigError, GeometryError
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes import Scoring
-from medeyes_monai.seeding import seed_of
 
-__all__ = ["DatalistItem", "item_from", "read_datalist", "split_by_group"]
+__all__ = ["DatalistItem", "check_unique", "item_from", "read_datalist"]
 
 KEYS = (
     "image question answer options boxes labels mask family scoring tolerance id key group metadata".split()  # noqa: SIM905
@@ -40,6 +41,7 @@ class DatalistItem:
         scoring: Rule by which answers are compared.
         tolerance: Largest difference that counts as right under ``numeric`` scoring.
         group: Items of one group (by default, of one image) stay together in a split.
+        metadata: What else the datalist says; never shown to a policy.
     """
 
     number: int
@@ -55,6 +57,12 @@ class DatalistItem:
     scoring: Scoring = "exact"
     tolerance: float = 0.0
     group: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def names_a_side(self) -> bool:
+        """Whether left or right is named, so that the image must not be mirrored without the words."""
+        return names_a_side(self.question, self.answer, *self.options)
 
 
 def read_datalist(path: str | Path, section: str = "training") -> tuple[DatalistItem, ...]:
@@ -69,7 +77,7 @@ def read_datalist(path: str | Path, section: str = "training") -> tuple[Datalist
     Returns:
         The items, in order. An item has ``image`` and ``question``, and may have ``answer``, ``options``,
         ``boxes`` (``[[x1, y1, x2, y2], …]`` or six numbers each), ``labels``, ``mask``, ``family``,
-        ``scoring``, ``tolerance``, ``id`` or ``key``, ``group``, and ``metadata``, which is ignored. Without
+        ``scoring``, ``tolerance``, ``id`` or ``key``, ``group``, and ``metadata``. Without
         ``scoring``, options mean ``choice``, the answers yes and no ``closed``, and others ``exact``.
 
     Raises:
@@ -79,16 +87,30 @@ def read_datalist(path: str | Path, section: str = "training") -> tuple[Datalist
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"datalist {file} does not exist; give the path of a .json or .jsonl file")
+    text = read_text(file)
     try:
-        text = file.read_text(encoding="utf-8-sig")
         rows = _rows_of_lines(text) if file.suffix == ".jsonl" else _rows_of_section(text, section)
         if not rows:
             raise ConfigError("holds no items; give at least one question")
         items = tuple(item_from(row, number) for number, row in enumerate(rows))
-        _check_unique(items)
-    except (ConfigError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"datalist {file.name}: {error}") from error
+    check_unique(items, f"datalist {file.name}")
     return items
+
+
+def check_unique(items: Collection[DatalistItem], where: str) -> None:
+    """Refuse items of which two have one name.
+
+    Raises:
+        ConfigError: If there are such; the message begins with ``where`` and gives both numbers.
+    """
+    first: dict[str, int] = {}
+    for item in items:
+        if item.key in first:
+            numbers = f"items {first[item.key]} and {item.number}"
+            raise ConfigError(f"{where}: {numbers} have the same id {item.key!r}; each needs its own")
+        first[item.key] = item.number
 
 
 def item_from(row: Any, number: int) -> DatalistItem:
@@ -110,41 +132,6 @@ def item_from(row: Any, number: int) -> DatalistItem:
         raise ConfigError(f"item {number}: {error}") from error
 
 
-def split_by_group(
-    items: Sequence[DatalistItem], fractions: Sequence[float], seed: int = 0
-) -> tuple[tuple[DatalistItem, ...], ...]:
-    """Split items so that no group (by default, no image) is in two parts.
-
-    Which part a group falls into depends on its name and the seed, not on the order of the items.
-
-    Args:
-        items: What to split.
-        fractions: Share of the items for each part; they sum to 1. A part misses its share by at most about
-            the size of the largest group.
-        seed: Another seed gives another split.
-
-    Returns:
-        One tuple for each fraction, items in their old order.
-
-    Raises:
-        ConfigError: If the fractions are not positive or do not sum to 1, or a part gets no group.
-    """
-    if not fractions or min(fractions) <= 0 or not math.isclose(sum(fractions), 1.0, abs_tol=1e-6):
-        raise ConfigError(f"fractions of a split are positive and sum to 1, got {list(fractions)}")
-    sizes: dict[str, int] = {}
-    for item in items:
-        sizes[item.group] = sizes.get(item.group, 0) + 1
-    edges = [sum(fractions[: n + 1]) * len(items) for n in range(len(fractions) - 1)]
-    part_of, before = {}, 0
-    for group in sorted(sizes, key=lambda name: (seed_of("split", seed, name), name)):
-        part_of[group] = sum(before + sizes[group] / 2 >= edge for edge in edges)
-        before += sizes[group]
-    parts = tuple(tuple(item for item in items if part_of[item.group] == n) for n in range(len(fractions)))
-    if not all(parts):
-        raise ConfigError(f"{len(sizes)} groups are too few to split into parts of {list(fractions)}")
-    return parts
-
-
 def _rows_of_lines(text: str) -> list[Any]:
     return [json.loads(line) for line in text.split("\n") if line.strip()]
 
@@ -161,18 +148,15 @@ def _shape_of(content: Any) -> str:
     return f"sections {sorted(content)}" if isinstance(content, dict) else type(content).__name__
 
 
-def _check_unique(items: Collection[DatalistItem]) -> None:
-    first: dict[str, int] = {}
-    for item in items:
-        if item.key in first:
-            raise ConfigError(f"items {first[item.key]} and {item.number} have the same id {item.key!r}")
-        first[item.key] = item.number
-
-
 def _item(row: Any, number: int) -> DatalistItem:
     if not isinstance(row, Mapping):
         raise ConfigError(f"wanted an object with image and question, got {type(row).__name__}")
     _check_keys(row)
+    if isinstance(row.get("image"), list):
+        raise ConfigError(
+            f"has {len(row['image'])} images, and a question is about one; lay them side by side with "
+            "medeyes_monai.data.tiling.tile"
+        )
     image, answer = _text(row, "image"), row.get("answer")
     if isinstance(answer, (int, float)) and not isinstance(answer, bool):
         answer = str(answer)
@@ -185,6 +169,11 @@ def _item(row: Any, number: int) -> DatalistItem:
         raise ConfigError("has boxes and a mask; give one of them")
     if mask is None and labels and len(labels) != len(boxes):
         raise ConfigError(f"has {len(labels)} labels for {len(boxes)} boxes")
+    scoring = _scoring(row.get("scoring"), answer, options)
+    if scoring == "choice" and options and answer is not None and option_named(answer, options) is None:
+        raise ConfigError(
+            f"the answer is none of the {len(options)} options; give an option's text or letter"
+        )
     return DatalistItem(
         number=number,
         key=str(row.get("key", row.get("id", f"{Path(image).name}-{number}"))),
@@ -196,9 +185,10 @@ def _item(row: Any, number: int) -> DatalistItem:
         labels=labels,
         mask=mask,
         family=str(row.get("family", "all")),
-        scoring=_scoring(row.get("scoring"), answer, options),
+        scoring=scoring,
         tolerance=_tolerance(row.get("tolerance", 0.0)),
         group=str(row.get("group", image)),
+        metadata=_mapping(row, "metadata"),
     )
 
 
@@ -222,6 +212,13 @@ def _list(row: Mapping[str, Any], key: str) -> list[Any]:
     if value is not None and not isinstance(value, list):
         raise ConfigError(f"{key} must be a list, got {type(value).__name__}")
     return value or []
+
+
+def _mapping(row: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = row.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"{key} must be an object, got {type(value).__name__}")
+    return value or {}
 
 
 def _texts(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
