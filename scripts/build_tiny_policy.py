@@ -1,8 +1,9 @@
 """Builds the embedded policy: a small Qwen3-VL that sees sharply and reads well, but searches badly.
 
-It learns in three stages: its vision tower what is in a picture; the whole model to write systematic scans of
-phantoms that stop at a random moment, and to answer from what they found; and at last scans that mostly stop
-after one look, so that reinforcement learning has something left to teach: when to stop, and where to go on.
+It learns in four stages: its vision tower what is in a picture; its language model what findings, told in
+words, say about a question; the whole model to write systematic scans of phantoms that stop at a random
+moment, and to answer from what they found; and at last scans that mostly stop after one look, so that
+reinforcement learning has something left to teach: when to stop, and where to go on.
 
     python scripts/build_tiny_policy.py --output bundle/models/tiny_policy
 """
@@ -20,7 +21,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from medeyes_monai.data.phantom import ANSWERS, LOOK_FAMILIES, PhantomReader, PhantomVQA
+from medeyes_monai.data.phantom import (
+    ANSWERS,
+    LOOK_FAMILIES,
+    QUESTIONS,
+    SIDES,
+    PhantomReader,
+    PhantomVQA,
+)
 from medeyes_monai.data.phantom_image import BENIGN, KINDS, SIDE
 from medeyes_monai.experts import Candidate, Reading
 from medeyes_monai.geometry import Box
@@ -247,6 +255,48 @@ def teach_perception(policy: HuggingFacePolicy, lessons: list[Lesson], steps: in
     )
 
 
+def told_episode(policy: HuggingFacePolicy, rng: np.random.Generator) -> Episode:
+    """Write an episode without pictures: findings are told, what they say about a question is taught."""
+    family = str(rng.choice(LOOK_FAMILIES))
+    asked = [str(kind) for kind in rng.choice(KINDS, 2, replace=False)]
+    question = QUESTIONS[family].format(*asked)
+    pool = [*asked, *LOOKALIKE_KINDS]  # so that what is asked for is often there
+    tokens = [*policy.conversation.prompt(policy.instruction.replace("{question}", question), ())]
+    mask, seen = [False] * len(tokens), []
+    reading = Reading(None, decisive=False)
+    for _ in range(int(rng.integers(1, 5))):
+        seen.append(" ".join(str(rng.choice(words)) for words in (SIDES, ("small", "large"), pool)))
+        reading = PhantomReader().read(question, seen, ())
+        thought = policy.encode(f"<reasoning>{conclusion(seen[-1], reading)}")
+        told = len(policy.encode(f"<reasoning>{seen[-1]}"))
+        tokens += thought
+        mask += [n >= told for n in range(len(thought))]
+    end = [*policy.encode(f"</reasoning><answer>{reading.answer}</answer>"), policy.end_of_turn]
+    return Episode(
+        case="told",
+        stream="expert",
+        draw=0,
+        token_ids=torch.tensor(tokens + end),
+        response_mask=torch.tensor(mask + [reading.answer is not None] * len(end)),
+        behaviour_logprobs=torch.zeros(len(tokens + end)),
+        pictures=(),
+        turns=(),
+        trajectory=Trajectory(),
+    )
+
+
+def teach_reading(policy: HuggingFacePolicy, steps: int, batch: int, seed: int) -> None:
+    """Teach the language model what findings say about a question."""
+    rng = np.random.default_rng(seed)
+
+    def loss() -> torch.Tensor:
+        scores = policy.score([told_episode(policy, rng) for _ in range(batch)])
+        return -scores.logprobs.sum() / scores.response_mask.sum()
+
+    language = list(policy.core.model.language_model.parameters())
+    fit([{"params": language, "lr": 1e-3}], loss, steps, "reading")
+
+
 def teach_episodes(
     policy: HuggingFacePolicy,
     episodes: list[Episode],
@@ -277,8 +327,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="directory of the checkpoint")
     parser.add_argument("--images", type=int, default=3000, help="number of phantoms")
     parser.add_argument("--perception-steps", type=int, default=700)
-    parser.add_argument("--protocol-steps", type=int, default=1200)
-    parser.add_argument("--hasty-steps", type=int, default=200)
+    parser.add_argument("--reading-steps", type=int, default=400)
+    parser.add_argument("--protocol-steps", type=int, default=900)
+    parser.add_argument("--hasty-steps", type=int, default=150)
     parser.add_argument("--batch", type=int, default=32, help="episodes in a protocol step")
     parser.add_argument("--seed", type=int, default=1000, help="seed of weights, phantoms and paths")
     args = parser.parse_args()
@@ -288,6 +339,7 @@ def main() -> None:
     loader = DataLoader(Lessons(policy, args.images, args.seed), batch_size=None, num_workers=2)
     # copied, because what a worker sends holds a file descriptor for each tensor
     lessons = [copy.deepcopy(lesson) for lesson in tqdm(loader, desc="phantoms")]
+    teach_reading(policy, args.reading_steps, 2 * args.batch, args.seed + 3)
     teach_perception(policy, lessons, args.perception_steps, args.seed)
     policy.save(args.output)
     patient = [episode for lesson in lessons for episode in lesson.episodes]
