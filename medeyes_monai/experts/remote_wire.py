@@ -124,12 +124,13 @@ def read_verdict(reply: Mapping[str, Any]) -> Verdict:
         KeyError: If something is missing.
         TypeError: If something is of another type.
     """
-    record = reply["verdict"]
+    record = _object(reply["verdict"])
     disagreement = _number(record.get("disagreement", 0.0))
     return Verdict(_number(record["confidence"]), record["finding"], record.get("answer"), disagreement)
 
 
-def _candidate(record: Mapping[str, Any]) -> Candidate:
+def _candidate(value: Any) -> Candidate:
+    record = _object(value)
     corners = record["box"]
     if not isinstance(corners, list) or not all(type(v) is int for v in corners):
         raise ValueError("a box is a list of whole numbers")
@@ -149,6 +150,12 @@ def _mask(text: str, box: Box) -> npt.NDArray[np.bool_]:
     if len(bits) != -(-box.size // 8):
         raise ValueError(f"a mask of {box.extent} has {-(-box.size // 8):,} bytes, got {len(bits):,}")
     return np.unpackbits(bits, count=box.size).astype(bool).reshape(box.extent)
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"an object is wanted, got {type(value).__name__}")
+    return value
 
 
 def _number(value: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
@@ -53,7 +54,8 @@ class VLMExpert:
     of 1, or of the probability of the written values, where a draw calls the region relevant and answers as
     most do. Neither is calibrated.
 
-    One draw takes the likeliest words; several are drawn from seeds that belong to what is asked.
+    One draw takes the likeliest words; several are drawn from seeds that belong to the words and pixels that
+    are sent.
 
     Args:
         chat: The model, see :class:`~medeyes_monai.experts.openai_chat.OpenAIChat` and
@@ -132,7 +134,7 @@ class VLMExpert:
         size = (picture.shape[1], picture.shape[0])
         frame = size if self.coordinates == "pixels" else (RELATIVE_EXTENT,) * 2
         asked = self.scan_prompt.replace("{coordinates}", _coordinates(frame, self.coordinates))
-        replies = self._ask(picture, asked, query, ("scan", scene.key, query))
+        replies = self._ask(picture, asked, query)
         votes = [
             Vote(
                 draw,
@@ -154,7 +156,7 @@ class VLMExpert:
             ExpertError: If the scene is no picture, or the model cannot be asked or gives no readable reply.
         """
         picture = self._shown(scene).look(box).pixels
-        replies = self._ask(picture, self.drill_prompt, query, ("drill", scene.key, query, *box.corners))
+        replies = self._ask(picture, self.drill_prompt, query)
         said = [
             (read, self._weight(reply, read.spans)) for reply, read in self._readable(replies, read_opinion)
         ]
@@ -173,11 +175,9 @@ class VLMExpert:
             min_extent=1,
         )
 
-    def _ask(
-        self, picture: Picture, prompt: str, query: str, address: tuple[int | str, ...]
-    ) -> Sequence[Reply]:
-        seeds = [seed_of(self.seed, "vlm", *address, draw) for draw in range(self.draws)]
-        text = prompt.replace("{query}", query)
+    def _ask(self, picture: Picture, prompt: str, query: str) -> Sequence[Reply]:
+        text, pixels = prompt.replace("{query}", query), hashlib.blake2b(picture.tobytes()).hexdigest()
+        seeds = [seed_of(self.seed, "vlm", text, pixels, draw) for draw in range(self.draws)]
         replies = self.chat.ask(picture, text, seeds if self.draws > 1 else [None])
         if len(replies) != self.draws:
             raise ExpertError(f"{self.name}: asked for {self.draws} replies, got {len(replies)}")

@@ -22,8 +22,10 @@ MAX_WAITING = 8
 """Most requests that are held at once; the expert is asked one at a time."""
 READ_SECONDS = 60
 """Longest silence of a client that is sending."""
+DRAIN_SECONDS = 1
+"""Longest silence of a client that is sending what was refused."""
 LOOPBACK = ("127.0.0.1", "localhost")
-_DRAINED = 2**26  # bytes of a refused body that are read and thrown away, so that the client hears why
+_DRAINED = 2**26  # bytes of a refused body that are read and thrown away
 
 
 def run(expert, host, port, token=None, max_bytes=MAX_BYTES):
@@ -69,9 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, make):
         self._unread = _length(self.headers)
         try:
-            status, data = self._outcome(make)
+            self._send(*self._outcome(make))
             self._drain()
-            self._send(status, data)
         except (_Gone, OSError):
             self.close_connection = True
 
@@ -139,9 +140,11 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _drain(self):
+        """Read what is left of a refused body, so that the client gets to read why."""
+        self.connection.settimeout(DRAIN_SECONDS)
         left = min(self._unread or 0, _DRAINED)
         while left > 0:
-            got = len(self.rfile.read(min(left, 2**16)))
+            got = len(self.rfile.read1(min(left, 2**16)))
             left = left - got if got else 0
 
     def _send(self, status, data):
