@@ -37,10 +37,14 @@ def data(tmp_path):
     for number in range(20):
         Image.new("L", (80, 90), number).save(tmp_path / f"{number}.png")
         rows.append({"image": f"{number}.png", "question": "Is it dark?", "answer": "yes", "id": str(number)})
-    radiology = [{**row, "answer_type": "CLOSED"} for row in rows]
-    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, radiology)))
+    for split, part in (("train", rows), ("validation", rows[:2])):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, part)))
     (tmp_path / "list.json").write_text(json.dumps({"training": rows, "validation": rows[:2]}))
-    return {"dataset_dir": str(tmp_path), "datalist": str(tmp_path / "list.json")}
+    return {
+        "dataset_dir": str(tmp_path),
+        "_mmmu_dir": str(tmp_path),
+        "datalist": str(tmp_path / "list.json"),
+    }
 
 
 @pytest.fixture(autouse=True)

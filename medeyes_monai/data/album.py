@@ -113,7 +113,9 @@ class Album:
         return self._free(f"{stem}-{digest[:8]}", digest)
 
     def _resumed(self) -> dict[str, Kept]:
-        """Return what the journal knows; a line that a crash has cut is dropped, also from the file."""
+        """Return what the journal knows; what a crash has left half written is removed."""
+        for part in self.folder.rglob(".*.part"):
+            part.unlink()
         if not self._journal.is_file():
             return {}
         found = {}

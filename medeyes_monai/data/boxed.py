@@ -18,8 +18,9 @@ __all__ = ["coco_rows", "corners_of", "lines_rows", "voc_rows"]
 MAX_XML_BYTES = 2**22
 
 Rows = dict[str, list[Record]]
-"""For each split its images: ``image`` (a name), ``folder`` (the split's name in the data), and ``boxes``, a
-list of ``(label, [x1, y1, x2, y2])``."""
+"""For each split its images: ``image`` (a name), ``folder`` (the split's name in the data), ``size`` (columns
+and rows, zeros if not said), and ``boxes``, a list of ``(label, [x1, y1, x2, y2])``; COCO's also ``classes``,
+the labels that there are."""
 
 
 def voc_rows(folder: Path, splits: Sequence[str]) -> Rows:
@@ -80,10 +81,11 @@ def _voc_row(folder: Path, split: str, row: tuple[str, str]) -> Record:
         root = _xml(file)
         picture = root.findtext("filename") or f"{name}.jpg"
         boxes = [_voc_box(thing) for thing in root.iter("object")]
+        size = _size(root.findtext("size/width"), root.findtext("size/height"))
     except ConfigError as error:
         return Record(place, {}, str(error))
     stem = picture if Path(picture).stem == name else f"{name}{Path(picture).suffix or '.jpg'}"
-    return Record(f"{place} ({file.name})", {"image": stem, "folder": split, "boxes": boxes})
+    return Record(f"{place} ({file.name})", {"image": stem, "folder": split, "size": size, "boxes": boxes})
 
 
 def _xml(file: Path) -> ET.Element:
@@ -119,12 +121,24 @@ def _coco_images(file: Path, split: str) -> list[Record]:
             if not mark.get("iscrowd", 0):
                 x, y, width, height = (float(value) for value in mark["bbox"])
                 boxes[mark["image_id"]].append((names[mark["category_id"]], [x, y, x + width, y + height]))
-        images = [(entry["id"], str(entry["file_name"])) for entry in content["images"]]
+        images = [
+            (entry["id"], str(entry["file_name"]), _size(entry.get("width"), entry.get("height")))
+            for entry in content["images"]
+        ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{file.name}: is not in COCO's form: {error!r}") from error
     return [
-        Record(f"{file.name}, image {number}", {"image": name, "folder": split, "boxes": boxes[key]})
-        for number, (key, name) in enumerate(images, 1)
+        Record(
+            f"{file.name}, image {number}",
+            {
+                "image": name,
+                "folder": split,
+                "size": size,
+                "boxes": boxes[key],
+                "classes": [*names.values()],
+            },
+        )
+        for number, (key, name, size) in enumerate(images, 1)
     ]
 
 
@@ -133,7 +147,13 @@ def _line_row(record: Record, split: str) -> Record:
         return record
     try:
         boxes = [(str(mark["label"]), [float(v) for v in mark["box"]]) for mark in record.fields["boxes"]]
-        fields = {"image": str(record.fields["image"]), "folder": split, "boxes": boxes}
+        size = _size(record.fields.get("width"), record.fields.get("height"))
+        fields = {"image": str(record.fields["image"]), "folder": split, "size": size, "boxes": boxes}
         return Record(record.place, fields)
     except (KeyError, TypeError, ValueError) as error:
         return Record(record.place, {}, f"wanted image and boxes of label and box, got {error!r}")
+
+
+def _size(columns: Any, rows: Any) -> tuple[int, int]:
+    """Return the size of an image, zeros if one is missing or no whole number."""
+    return (int(columns), int(rows)) if str(columns).isdecimal() and str(rows).isdecimal() else (0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ BCCD = About(
         "@misc{bccd, title={{BCCD} Dataset}, author={Shenggan and cosmicad and akshaylamba},\n"
         "  howpublished={github.com/Shenggan/BCCD_Dataset}}"
     ),
-    traps=(TEMPLATED, "Boxes that enclose nothing are left out; red cells at the edge are not all marked."),
+    traps=(TEMPLATED, "Boxes that enclose nothing are left out."),
     counts=(
         Count("train", "images", (205,)),
         Count("validation", "images", (87,)),
@@ -97,14 +98,16 @@ class DetectionRelease:
         for label, corners in corners_of(record):
             if label not in self._nouns:
                 raise ConfigError(f"the class {label!r} has no noun; known are {', '.join(self._nouns)}")
+            if len(corners) != 4 or not all(map(math.isfinite, corners)):
+                raise ConfigError(f"the box of {label!r} needs 4 finite numbers, got {corners}")
             try:
                 boxes.append(Box.from_corners(corners))
                 labels.append(label)
             except GeometryError:
                 continue  # encloses nothing; BCCD has two such boxes
         picture = record.text("image")
-        name = Path(picture).with_suffix("").as_posix()
-        image = Marked(name, tuple(boxes), tuple(labels))
+        name = Path(picture).with_suffix("").as_posix().removeprefix("images/")
+        image = Marked(name, tuple(boxes), tuple(labels), record.fields["size"])
         blob = self._blob(picture, record.text("folder"))
         items = templated(image, self._nouns, self._seed)
         return [Question(item, (blob,), f"images/{name}") for item in items]
@@ -124,7 +127,7 @@ class DetectionRelease:
             for rows in self._rows.values()
             for record in rows
             if not record.flaw
-            for label, _ in corners_of(record)
+            for label in (*(label for label, _ in corners_of(record)), *record.fields.get("classes", ()))
         }
         return {label: Noun(label, f"{label}s") for label in sorted(found)}
 

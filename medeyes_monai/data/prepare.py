@@ -186,7 +186,9 @@ def _mark_overlap(run: _Run) -> None:
     for split, rows in run.rows.items():
         for row in rows:
             others = set().union(*(splits[what] for what in _what(row, run))) - {split}
-            row["metadata"]["in_other_splits"] = sorted(others)
+            row["metadata"]["in_other_splits"] = sorted(
+                others.union(row["metadata"].get("in_other_splits", ()))
+            )
 
 
 def _what(row: Mapping[str, Any], run: _Run) -> tuple[tuple[str, str], tuple[str, str]]:

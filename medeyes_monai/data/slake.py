@@ -162,7 +162,8 @@ class SlakeRelease:
             return tuple(
                 Region(label.strip(), (x, y, x + width, y + height))
                 for entry in found
-                for label, (x, y, width, height) in entry.items()
+                for label, corners in entry.items()
+                for x, y, width, height in [map(float, corners)]
             )
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{where}: wanted [{{name: [x, y, width, height]}}, …]: {error}") from error

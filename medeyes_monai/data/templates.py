@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from medeyes_monai.geometry import Box
 from medeyes_monai.seeding import numpy_generator
 
 __all__ = ["Marked", "Noun", "templated"]
 
-LARGER = 1.5
-"""The largest object must have this many times the area of the largest of any other kind to be asked for."""
+QUARTERS = ("upper left", "upper right", "lower left", "lower right")
+MARGIN = 0.1
+"""An object's centre must be this far from both middles of the image for its quarter to be asked for.
+Unit: the image's size."""
+
+
+Item = dict[str, Any]
+"""A question in the keys of a datalist."""
+Draw = np.random.Generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +45,19 @@ class Marked:
         key: Name of the image.
         boxes: The objects. Unit: pixels.
         labels: Their classes.
+        size: ``(columns, rows)``; zeros if it is not known.
     """
 
     key: str
     boxes: tuple[Box, ...]
     labels: tuple[str, ...]
+    size: tuple[int, int] = (0, 0)
 
 
-def templated(image: Marked, nouns: Mapping[str, Noun], seed: int = 0) -> list[dict[str, Any]]:
+Nouns = Mapping[str, Noun]
+
+
+def templated(image: Marked, nouns: Nouns, seed: int = 0) -> list[Item]:
     """Return questions about an image as items of a datalist, each with the boxes that it is about.
 
     Of each image are asked:
@@ -52,7 +65,8 @@ def templated(image: Marked, nouns: Mapping[str, Noun], seed: int = 0) -> list[d
     - ``presence``: whether there is an object of a class, ``closed``; yes and no are drawn with equal
       chances where the image allows both;
     - ``count``: how many objects of a class are marked, ``numeric`` without tolerance;
-    - ``largest``: of which class the largest object is, ``choice``; only where it is clearly the largest;
+    - ``place``: in which quarter of the image the only object of a class is, ``choice``; only where it is
+      clearly in one;
     - ``comparison``: whether there are more of one class than of another, ``closed``; only where they differ.
 
     Every item says ``templated`` in its metadata. Answers follow from the boxes alone: an object that was
@@ -65,78 +79,82 @@ def templated(image: Marked, nouns: Mapping[str, Noun], seed: int = 0) -> list[d
 
     Example:
         >>> nouns = {"a": Noun("cyst", "cysts"), "b": Noun("nodule", "nodules")}
-        >>> image = Marked("1", (Box((0, 0), (9, 9)), Box((9, 9), (12, 12))), ("a", "a"))
+        >>> image = Marked("1", (Box((0, 0), (9, 9)), Box((9, 9), (12, 12))), ("a", "b"), size=(40, 40))
         >>> for item in templated(image, nouns):
         ...     print(item["family"], "|", item["question"], "|", item["answer"], "|", item["boxes"])
-        presence | Is there a nodule in the image? | no | []
-        count | How many cysts are visible in the image? | 2 | [[0, 0, 9, 9], [9, 9, 12, 12]]
-        largest | Of which kind is the largest object in the image? | cyst | [[0, 0, 9, 9]]
-        comparison | Are there more nodules than cysts in the image? | no | [[0, 0, 9, 9], [9, 9, 12, 12]]
+        presence | Is there a nodule in the image? | yes | [[9, 9, 12, 12]]
+        count | How many nodules are visible in the image? | 1 | [[9, 9, 12, 12]]
+        place | In which quarter of the image is the cyst? | upper left | [[0, 0, 9, 9]]
     """
     draw = numpy_generator("templates", seed, image.key)
-    counts = Counter(image.labels)
-    present = [label for label in nouns if counts[label]]
-    absent = [label for label in nouns if not counts[label]]
-    items = []
-    if asked := absent if absent and (not present or draw.random() < 0.5) else present:
-        label = str(draw.choice(asked))
-        question = f"Is there {_article(nouns[label].one)} in the image?"
-        items.append(_item(image, "presence", question, "yes" if counts[label] else "no", {label}))
-    if present:
-        label = str(draw.choice(present))
-        question = f"How many {nouns[label].many} are visible in the image?"
-        items.append(_item(image, "count", question, str(counts[label]), {label}, scoring="numeric"))
-    if (place := _largest(image)) is not None:
-        options = [noun.one for noun in nouns.values()]
-        answer = nouns[image.labels[place]].one
-        item = _item(
-            image,
-            "largest",
-            "Of which kind is the largest object in the image?",
-            answer,
-            (),
-            scoring="choice",
-        )
-        only = {"boxes": [list(image.boxes[place].corners)], "labels": [image.labels[place]]}
-        items.append({**item, **only, "options": options})
-    if len(nouns) > 1 and present:
-        first, second = map(str, draw.choice(list(nouns), size=2, replace=False))
-        if counts[first] != counts[second]:
-            question = f"Are there more {nouns[first].many} than {nouns[second].many} in the image?"
-            answer = "yes" if counts[first] > counts[second] else "no"
-            items.append(_item(image, "comparison", question, answer, {first, second}))
-    return items
+    items = [ask(image, nouns, draw) for ask in (_presence, _count, _place, _comparison)]
+    return [item for item in items if item is not None]
 
 
-def _item(
-    image: Marked,
-    family: str,
-    question: str,
-    answer: str,
-    about: set[str] | Sequence[str],
-    scoring: str = "closed",
-) -> dict[str, Any]:
+def _presence(image: Marked, nouns: Nouns, draw: Draw) -> Item | None:
+    present = [label for label in nouns if label in image.labels]
+    absent = [label for label in nouns if label not in image.labels]
+    asked = absent if absent and (not present or draw.random() < 0.5) else present
+    if not asked:
+        return None
+    label = str(draw.choice(asked))
+    question = f"Is there {_article(nouns[label].one)} in the image?"
+    return _item(image, "presence", question, "yes" if label in present else "no", {label})
+
+
+def _count(image: Marked, nouns: Nouns, draw: Draw) -> Item | None:
+    present = [label for label in nouns if label in image.labels]
+    if not present:
+        return None
+    label = str(draw.choice(present))
+    question = f"How many {nouns[label].many} are visible in the image?"
+    number = str(image.labels.count(label))
+    return {**_item(image, "count", question, number, {label}), "scoring": "numeric"}
+
+
+def _place(image: Marked, nouns: Nouns, draw: Draw) -> Item | None:
+    single = [label for label in nouns if image.labels.count(label) == 1]
+    clear = [label for label in single if _quarter(image, label) is not None]
+    if not clear:
+        return None
+    label = str(draw.choice(clear))
+    question = f"In which quarter of the image is the {nouns[label].one}?"
+    item = _item(image, "place", question, _quarter(image, label) or "", {label})
+    return {**item, "scoring": "choice", "options": list(QUARTERS)}
+
+
+def _quarter(image: Marked, label: str) -> str | None:
+    """Return the quarter of the only object of a class, or None if it lies too near to a middle."""
+    centre = image.boxes[image.labels.index(label)].centre
+    off = [at / size - 0.5 if size else 0.0 for at, size in zip(centre, image.size, strict=True)]
+    if min(map(abs, off)) < MARGIN:
+        return None
+    return QUARTERS[2 * (off[1] > 0) + (off[0] > 0)]
+
+
+def _comparison(image: Marked, nouns: Nouns, draw: Draw) -> Item | None:
+    if len(nouns) < 2:
+        return None
+    first, second = map(str, draw.choice(list(nouns), size=2, replace=False))
+    more = image.labels.count(first) - image.labels.count(second)
+    if more == 0:
+        return None
+    question = f"Are there more {nouns[first].many} than {nouns[second].many} in the image?"
+    return _item(image, "comparison", question, "yes" if more > 0 else "no", {first, second})
+
+
+def _item(image: Marked, family: str, question: str, answer: str, about: set[str]) -> Item:
     shown = [(box, label) for box, label in zip(image.boxes, image.labels, strict=True) if label in about]
     return {
         "id": f"{image.key}-{family}",
         "question": question,
         "answer": answer,
         "family": family,
-        "scoring": scoring,
+        "scoring": "closed",
         "boxes": [list(box.corners) for box, _ in shown],
         "labels": [label for _, label in shown],
         "metadata": {"templated": True},
     }
-
-
-def _largest(image: Marked) -> int | None:
-    """Return the place of the largest object if no object of another class comes near its size."""
-    if not image.boxes:
-        return None
-    sizes = [box.size for box in image.boxes]
-    place = sizes.index(max(sizes))
-    others = [s for s, label in zip(sizes, image.labels, strict=True) if label != image.labels[place]]
-    return place if sizes[place] >= LARGER * max(others, default=0) else None
 
 
 def _article(noun: str) -> str:

@@ -177,9 +177,11 @@ class VqaRadRelease:
             for field in fields
             if field in record.fields
         }
-        number = record.fields.get("id", record.fields.get("qid"))
-        if number is not None:
-            item["id"] = f"vqa_rad-{number}"
+        if record.fields.get("image_in_other_split"):  # said by a copy that lacks the other split
+            item["metadata"]["in_other_splits"] = ["test"]
+        if "id" in record.fields or "qid" in record.fields:
+            number = record.fields.get("qid")
+            item["id"] = record.text("id") if "id" in record.fields else f"vqa_rad-{number}"
         return [Question(item, (self._store.blob(name),), f"images/{Path(name).stem}")]
 
 
