@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.uid import UID
 
 from medeyes_monai.io.dicom import GEOMETRY_TAGS, GROUP_TAGS, PIXEL_TAGS, check_declared, parse
 from medeyes_monai.io.limits import RefusedError
@@ -75,16 +76,24 @@ def frames_of(path: Path, max_voxels: int) -> list[Frame]:
     """Return the frames of a file; none if it is DICOM without an image.
 
     Raises:
-        RefusedError: If it is in colour, or does not say where its frames lie.
+        RefusedError: If it is in colour, cut short, or does not say where its frames lie.
     """
     dataset = parse(path, max_voxels, VOLUME_TAGS, stop_before_pixels=True)
     if not {"Rows", "Columns", "BitsAllocated"} <= set(dataset.dir()):
+        _refuse_images(dataset)
         return []
     check_declared(dataset, max_voxels)
     if str(dataset.get("PhotometricInterpretation", "")) not in ("MONOCHROME1", "MONOCHROME2"):
         raise RefusedError("is in colour; a volume has one value for each voxel")
     digest = hashlib.blake2b(str(dataset.get("SeriesInstanceUID", "")).encode(), digest_size=8).hexdigest()
     return [_frame(path, number, digest, dataset, tags) for number, tags in enumerate(_tags(dataset))]
+
+
+def _refuse_images(dataset: pydicom.Dataset) -> None:
+    """Refuse a file without pixels that says it is an image; others are reports and the like."""
+    kind = UID(str(dataset.file_meta.get("MediaStorageSOPClassUID", "")))
+    if not kind.name or "Image Storage" in kind.name:
+        raise RefusedError("is damaged: it says that it is an image, and lacks its size")
 
 
 def _tags(dataset: pydicom.Dataset) -> Iterator[dict[str, Any]]:

@@ -38,13 +38,15 @@ def _status(name: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def in_fresh_process(child: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a child function of ``bench_engine.py`` in a process of its own and return what it found.
+def in_fresh_process(
+    child: str, arguments: Mapping[str, Any], program: str = "bench_engine.py"
+) -> dict[str, Any]:
+    """Run a child function of a benchmark's program in a process of its own and return what it found.
 
     Raises:
         RuntimeError: If it fails, with the end of what it wrote.
     """
-    script = Path(__file__).parents[1] / "bench_engine.py"
+    script = Path(__file__).parents[1] / program
     done = subprocess.run(  # noqa: S603
         [sys.executable, str(script), "--child", child, json.dumps(arguments)],
         capture_output=True,
