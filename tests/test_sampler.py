@@ -17,7 +17,8 @@ from medeyes_monai.policy import HuggingFacePolicy, Segment
 from medeyes_monai.policy.tiny import make_tiny_checkpoint
 from medeyes_monai.protocol import parse_turn, render_answer, render_fixation
 from medeyes_monai.rewards.accuracy import answers_match
-from medeyes_monai.sampler import PathSampler, nucleus, write_episode
+from medeyes_monai.sampler import DrawnPath, PathSampler, describe_paths, nucleus, write_episode
+from medeyes_monai.sampler.statistics import diversity
 from medeyes_monai.scenes import Case, Finding, ImageScene
 from medeyes_monai.trajectory import Fixation, Trajectory
 
@@ -234,6 +235,90 @@ def test_a_case_without_a_reference_is_refused_where_one_is_needed():
 def test_sampler_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError):
         PathSampler(Navigator(RandomBoxExpert()), **({"is_right": is_right} | wrong))
+
+
+def test_of_every_path_it_is_said_what_became_of_it_and_why_it_ended():
+    sampler = make_sampler(n_paths=20, navigator={"max_steps": 2})
+    drawn = sampler.draw(make_case())
+    assert [d.trajectory for d in drawn if d.fate == "kept"] == sampler.paths(make_case())
+    assert {d.fate: d.trajectory.answer for d in drawn} == {"kept": "yes", "wrong": "no"}
+    assert all(len(d.decisions) == len(d.trajectory.boxes) for d in drawn)
+    ends = {(d.fate, d.decisions[-1].reason) for d in drawn}
+    assert ends == {("kept", "xi"), ("wrong", "max_steps")}
+    silent = PathSampler(Navigator(RandomBoxExpert(3)), is_right).draw(make_case())
+    assert {d.fate for d in silent} == {"unanswered"}
+
+
+def test_copies_are_kept_unless_distinct_paths_are_asked_for():
+    case = make_case()
+    every, different = make_sampler(n_paths=30), make_sampler(n_paths=30, distinct=True)
+    drawn = different.draw(case)
+    assert [d.trajectory for d in drawn] == [d.trajectory for d in every.draw(case)]
+    kept = different.paths(case)
+    assert len(kept) == len(set(kept)) == len(set(every.paths(case))) == 5
+    assert [path for path in dict.fromkeys(every.paths(case))] == kept  # the first of each
+    assert Counter(d.fate for d in drawn) == {"kept": 5, "copy": 25}
+
+
+def test_a_wrong_path_is_wrong_and_no_copy():
+    greedy = make_sampler(distinct=True, greedy=True, navigator={"max_steps": 1})
+    assert {d.fate for d in greedy.draw(make_case(answer="maybe"))} == {"wrong"}
+
+
+# Statistics.
+
+
+def looking(*starts, answer="yes", apart=None):
+    boxes = [Box((x, 0), (x + 10, 10)) for x in starts]
+    looks = tuple(Fixation("", box, "scan", 0.5, apart) for box in boxes)
+    return Trajectory(looks, "", answer)
+
+
+def test_diversity_is_the_mean_over_looks_of_different_paths():
+    # IoU of boxes 5 apart: 50 / 150; looks of one path are not compared with each other
+    assert diversity([looking(0), looking(5)]) == pytest.approx(1 - 1 / 3)
+    assert diversity([looking(0, 100), looking(5)]) == pytest.approx((2 / 3 + 1) / 2)
+    assert diversity([looking(0), looking(0)]) == 0
+    assert diversity([looking(0, 100)]) is None
+    assert diversity([looking(0), looking()]) is None
+
+
+def test_statistics_of_paths_by_hand():
+    one = [
+        DrawnPath(looking(0)),
+        DrawnPath(looking(0)),
+        DrawnPath(looking(5, 100)),
+        DrawnPath(looking(0), fate="wrong"),
+    ]
+    other = [DrawnPath(looking(0, 50, 100)), DrawnPath(looking(), fate="unanswered")]
+    numbers = describe_paths([one, other, [DrawnPath(looking(), fate="wrong")], []])
+    assert numbers == pytest.approx(
+        {
+            "yield": 4 / 7,
+            "looks": (1 + 1 + 2 + 3) / 4,
+            "distinct": (2 / 3 + 1) / 2,
+            # of the first question: pairs of looks 0-0, 0-5, 0-100, 0-5, 0-100; the other has one path
+            "diversity": (0 + 2 / 3 + 1 + 2 / 3 + 1) / 5,
+        }
+    )
+    assert describe_paths([]) == describe_paths([[]]) == {}
+    assert describe_paths([[DrawnPath(looking(), fate="wrong")]]) == {"yield": 0}
+
+
+def test_disagreement_is_told_where_experts_are_apart():
+    assert "disagreement" not in describe_paths([[DrawnPath(looking(0, 5, apart=0.0))]])
+    assert describe_paths([[DrawnPath(looking(0, apart=0.5)), DrawnPath(looking(0, apart=0.0))]])[
+        "disagreement"
+    ] == pytest.approx(0.25)
+
+
+@given(st.lists(st.lists(st.integers(0, 30), max_size=3), min_size=2, max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_diversity_lies_between_0_and_1_and_knows_no_order(starts):
+    paths = [looking(*some) for some in starts]
+    value = diversity(paths)
+    assert value == pytest.approx(diversity(paths[::-1]))
+    assert value is None or 0 <= value <= 1
 
 
 # Episodes.
