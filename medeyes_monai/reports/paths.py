@@ -14,7 +14,7 @@ from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.reports.gaze import draw_overview
 from medeyes_monai.sampler import DrawnPath
 from medeyes_monai.scenes import Case
-from medeyes_monai.trajectory import Episode, Trajectory
+from medeyes_monai.trajectory import Episode, Fixation, Trajectory
 
 __all__ = ["contact_sheet"]
 
@@ -74,10 +74,16 @@ def _thoughts(path: Trajectory) -> str:
     looks = path.fixations
     found = [*(look.reasoning for look in looks[1:]), path.reasoning] if looks else []
     lines = [
-        f"{number} {textwrap.shorten(said, 34)} ({look.mode}, {look.confidence or 0:.2f})"
+        f"{number} {textwrap.shorten(said, 34)} ({look.mode}, {_numbers(look)})"
         for number, (look, said) in enumerate(zip(looks, found, strict=True), start=1)
     ]
     return "\n".join(lines) or "no look"
+
+
+def _numbers(look: Fixation) -> str:
+    """Return a look's confidence, and how far several experts are apart about it if they are."""
+    apart = f", experts apart by {look.disagreement:.2f}" if look.disagreement else ""
+    return f"{look.confidence or 0:.2f}{apart}"
 
 
 def _verdict(drawn: DrawnPath, case: Case, paths: Sequence[DrawnPath]) -> str:
