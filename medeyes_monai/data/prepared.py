@@ -9,7 +9,6 @@ from typing import Any
 
 from medeyes_monai.data.datalist import ItemVQA, OnUnreadable, SceneFactory
 from medeyes_monai.data.items import DatalistItem, check_unique, item_from
-from medeyes_monai.data.releases import files_of_splits
 from medeyes_monai.data.splits import split_by_group
 from medeyes_monai.data.texts import json_records
 from medeyes_monai.errors import ConfigError
@@ -99,7 +98,9 @@ def split_items(
     """
     is_cut = split in ("train", "val") and not (root / "validation.jsonl").is_file()
     name = "train" if is_cut else "validation" if split == "val" else split
-    file = files_of_splits(root, {name: [f"{name}.jsonl"]})[name]
+    file = root / f"{name}.jsonl"
+    if not file.is_file():
+        raise ConfigError(f"{file} does not exist; give the folder that scripts/prepare_data.py has written")
     drop = drop_test_images and not name.startswith("test")
     items = []
     for number, record in enumerate(json_records(file)):

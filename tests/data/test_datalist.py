@@ -79,6 +79,18 @@ def test_a_line_separator_inside_a_question_does_not_break_jsonl(folder):
     assert read_datalist(folder / "list.jsonl")[0].question == "one\u2028two"
 
 
+@pytest.mark.parametrize("name", ["list.json", "list.jsonl"])
+def test_a_datalist_is_utf8_with_or_without_a_mark_and_never_guessed(folder, name):
+    path = written(folder, {**ITEM, "question": "Où est l'épanchement? 左肺"}, name=name)
+    text = json.dumps(json.loads(path.read_text()), ensure_ascii=False)
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text(text, encoding=encoding)
+        assert read_datalist(path)[0].question == "Où est l'épanchement? 左肺"
+    path.write_bytes(b"\n" + text.replace("左肺", "").encode("latin-1"))
+    with pytest.raises(ConfigError, match=rf"{name}, line 2: is not utf-8-sig \(byte 0xf9\)"):
+        read_datalist(path)
+
+
 def test_a_mask_gives_one_box_for_each_label(folder):
     mask = np.zeros((60, 90), np.uint8)
     mask[10:20, 30:45] = 1
@@ -196,7 +208,10 @@ def test_regions_that_do_not_fit_the_image_name_the_item(folder):
 def test_an_unreadable_image_ends_the_run_unless_skipping_was_asked_for(folder):
     (folder / "b.png").write_bytes(b"broken")
     path = written(folder, ITEM, {**ITEM, "image": "b.png"})
-    with pytest.raises(UnreadableImageError, match=r"b\.png"):
+    with pytest.raises(UnreadableImageError, match=r"^item 1 \(b\.png-1\): b\.png"):
+        DatalistVQA(path)[1]
+    (folder / "b.png").unlink()
+    with pytest.raises(UnreadableImageError, match=r"^item 1 \(b\.png-1\): b\.png: no such file"):
         DatalistVQA(path)[1]
 
 
@@ -296,10 +311,10 @@ def test_images_of_vqa_rad_can_be_looked_at(data_root):
 
 
 def test_vqa_rad_without_its_files_says_what_is_missing(tmp_path):
-    with pytest.raises(ConfigError, match=r"train\.jsonl does not exist"):
+    with pytest.raises(ConfigError, match=r"train\.jsonl does not exist; give the folder"):
         VqaRad(tmp_path)
     (tmp_path / "train.jsonl").write_text('{"id": "x"}')
-    with pytest.raises(ConfigError, match="not in the expected form"):
+    with pytest.raises(ConfigError, match=r"train\.jsonl: item 0: image must be text, got nothing"):
         VqaRad(tmp_path)
     with pytest.raises(ConfigError, match="split is"):
         VqaRad(tmp_path, "all")

@@ -334,7 +334,7 @@ def test_a_killed_program_goes_on_where_it_was(tmp_path, fixtures):
     assert not (tmp_path / "out" / "prepared.json").exists()
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     resumed = int(done.stdout.split("resumed: ")[1].split()[0])
-    assert 20 <= resumed < 300
+    assert 19 <= resumed < 300  # the last one may not have been noted
     prepare(open_release("bccd", source), "bccd", tmp_path / "whole", quiet=True)
     assert everything(tmp_path / "out") == everything(tmp_path / "whole")
 

@@ -55,14 +55,15 @@ def test_every_item_can_be_looked_at_and_its_own_answer_is_right(prepared, name,
     splits = [file.stem for file in folder.glob("*.jsonl")]
     assert splits
     for split in splits:
-        cases = PreparedVQA(folder, split, require_answers=False)
+        cases = DatalistVQA(folder / f"{split}.jsonl", require_answers=False)
         assert {type(item.metadata["names_a_side"]) for item in cases.items} == {bool}
+        if (folder / "validation.jsonl").exists() or split != "train":  # else val is cut from train
+            items = PreparedVQA(folder, split, require_answers=False).items
+            assert [item.key for item in items] == [item.key for item in cases.items]
         for case in cases:
             assert case.scene.overview().pixels.dtype == np.uint8
             if case.answer is not None:
                 assert answers_match(case.answer, case)
-        listed = DatalistVQA(folder / f"{split}.jsonl", require_answers=False)
-        assert [item.key for item in listed.items] == [item.key for item in cases.items]
 
 
 def test_the_catalogue_holds_what_the_tests_prepare():
@@ -266,3 +267,13 @@ def test_an_unknown_data_set_or_setting_is_named_with_the_nearest(tmp_path):
         open_release("slake", tmp_path, language="fr")
     with pytest.raises(ConfigError, match="versions of PMC-VQA are 1 and 2"):
         open_release("pmc_vqa", tmp_path, version=3)
+
+
+def test_a_prepared_row_of_another_form_is_named(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"image": "a.png", "question": "?", "metadata": 5}\n')
+    with pytest.raises(ConfigError, match=r"train\.jsonl, row 1: is not in the expected form"):
+        PreparedVQA(tmp_path, "train")
+    row = {"image": "a.png", "question": "?", "id": "q"}
+    (tmp_path / "test.jsonl").write_text("\n".join([json.dumps(row)] * 2))
+    with pytest.raises(ConfigError, match=r"test\.jsonl: items 0 and 1 have the same id 'q'"):
+        PreparedVQA(tmp_path, "test")
