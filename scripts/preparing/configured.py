@@ -10,7 +10,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 from torch.utils.data import Dataset
 
-from medeyes_monai.errors import ConfigError
+from medeyes_monai.errors import ConfigError, MedEyesError
 from medeyes_monai.experts import MemoExpert
 from medeyes_monai.sampler import PathSampler
 from medeyes_monai.scenes import Case
@@ -47,8 +47,20 @@ class Configured:
         self.parser.update(dict(settings))
 
     def get(self, name: str) -> Any:
-        """Return what an id stands for, built if it is a component."""
-        return self.parser.get_parsed_content(name)
+        """Return what an id stands for, built if it is a component.
+
+        Raises:
+            MedEyesError: What a component of this package says, without what MONAI says around it.
+        """
+        try:
+            return self.parser.get_parsed_content(name)
+        except RuntimeError as error:
+            reason: BaseException | None = error
+            while reason is not None and not isinstance(reason, MedEyesError):
+                reason = reason.__cause__
+            if reason is None:
+                raise
+            raise reason from None
 
     @cached_property
     def dataset(self) -> Dataset[Case]:
