@@ -1,14 +1,25 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medeyes_monai.errors import ConfigError, ExpertError
-from medeyes_monai.experts import AnnotationExpert, Candidate, MemoExpert, RandomBoxExpert, Reading, Verdict
+from medeyes_monai.experts import (
+    AnnotationExpert,
+    BlobExpert,
+    Candidate,
+    MemoExpert,
+    RandomBoxExpert,
+    Reading,
+    Verdict,
+)
+from medeyes_monai.experts.queries import QueryTemplates
 from medeyes_monai.geometry import Box
 from medeyes_monai.navigator import (
+    Decision,
     Navigator,
     NavigatorState,
     after_drill,
@@ -17,7 +28,8 @@ from medeyes_monai.navigator import (
     relative_gain,
     switch,
 )
-from medeyes_monai.scenes import Finding
+from medeyes_monai.navigator.tiles import parts_of, scan_parts
+from medeyes_monai.scenes import Finding, ImageScene
 
 A, B, C = Box((0, 0), (200, 200)), Box((300, 0), (364, 64)), Box((0, 300), (64, 364))
 A_CLOSER, A_CLOSEST = Box((50, 50), (150, 150)), Box((68, 68), (132, 132))
@@ -60,6 +72,12 @@ def first(regions, confidences):
 
 def walk(expert, **kwargs):
     return Navigator(expert, **kwargs).navigate(SCENE, "what?", first)
+
+
+def decide(expert, **kwargs):
+    """What was decided after each look, in short: step, region, decision, reason."""
+    decisions = Navigator(expert, **kwargs).search(SCENE, "what?", first).decisions
+    return [(d.step, d.region, d.decision, d.reason) for d in decisions]
 
 
 # Equation 3.
@@ -275,11 +293,212 @@ def test_an_expert_outside_the_scene_is_refused():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_steps": 0}, {"max_regions": 0}, {"min_extent": 0}, {"mode": "both "}]
+    "wrong", [{"max_steps": 0}, {"max_regions": 0}, {"min_extent": 0}, {"mode": "both "}, {"finer": -1}]
 )
 def test_settings_that_leave_nothing_to_do_are_refused(wrong):
     with pytest.raises(ConfigError):
         Navigator(RandomBoxExpert(), **wrong)
+
+
+# What was decided, and why.
+
+
+def test_each_look_leaves_a_record_of_its_decision():
+    expert = Scripted(
+        [(A, 0.5), (B, 0.4)],
+        {A: Verdict(0.6, "grey"), A_CLOSER: Verdict(0.65, "greyer"), B: Verdict(0.9, "ring")},
+    )
+    search = Navigator(expert).search(SCENE, "what?", first)
+    assert search.decisions == (
+        Decision(1, "scan", A, 0.5, 0.6, pytest.approx(0.1 / 0.500001), "drill", "gain"),
+        Decision(2, "drill", A_CLOSER, 0.6, 0.65, pytest.approx(0.05 / 0.600001), "scan", "no_gain"),
+        Decision(3, "scan", B, 0.4, 0.9, pytest.approx(0.5 / 0.400001), "stop", "xi"),
+    )
+    assert search.trajectory == walk(expert)
+    assert search.decisions[0].to_dict()["region"] == [0, 0, 200, 200]
+
+
+LOW = {box: Verdict(0.1, "low") for box in (A, A_CLOSER, A_CLOSEST, B, C)}
+ENDS = {
+    "xi at once": ([(A, 0.5), (B, 0.4)], {A: Verdict(0.85, "")}, {}, [(1, A, "stop", "xi")]),
+    "just below xi": (
+        [(A, 0.9)],
+        {A: Verdict(0.8499, "")},
+        {},
+        [(1, A, "stop", "nothing_new")],
+    ),
+    "no look is left": ([(A, 0.5), (B, 0.4)], LOW, {"max_steps": 1}, [(1, A, "stop", "max_steps")]),
+    "xi at the last look": ([(A, 0.5)], {A: Verdict(1.0, "")}, {"max_steps": 1}, [(1, A, "stop", "xi")]),
+    "all regions settled": (
+        [(B, 0.5), (C, 0.4)],
+        LOW,
+        {},
+        [(1, B, "scan", "no_gain"), (2, C, "stop", "nothing_new")],
+    ),
+    "a gain that cannot be followed": (
+        [(B, 0.1), (C, 0.09)],
+        LOW | {B: Verdict(0.5, "")},
+        {},
+        [(1, B, "scan", "smallest"), (2, C, "stop", "nothing_new")],
+    ),
+    "nothing proposed": ([], {}, {}, [(0, None, "stop", "nothing")]),
+    "only what is plain": ([(A, 0.0)], {}, {}, [(0, None, "stop", "nothing")]),
+    "scan mode": (
+        [(A, 0.1), (B, 0.09)],
+        LOW | {A: Verdict(0.5, "")},
+        {"mode": "scan"},
+        [(1, A, "scan", "mode"), (2, B, "stop", "nothing_new")],
+    ),
+    "drill mode": (
+        [(A, 0.5), (B, 0.4)],
+        LOW,
+        {"mode": "drill"},
+        [(1, A, "drill", "mode"), (2, A_CLOSER, "drill", "mode"), (3, A_CLOSEST, "stop", "smallest")],
+    ),
+    "drill mode from nothing": (
+        [(A, 0.5)],
+        {A: Verdict(0.0, ""), A_CLOSER: Verdict(0.0, ""), A_CLOSEST: Verdict(0.9, "")},
+        {"mode": "drill"},
+        [(1, A, "drill", "mode"), (2, A_CLOSER, "drill", "mode"), (3, A_CLOSEST, "stop", "xi")],
+    ),
+    "a gain of exactly delta": (
+        [(A, 0.4)],
+        {A: Verdict(0.5, ""), A_CLOSER: Verdict(0.1, "")},
+        {"delta": relative_gain(0.4, 0.5)},
+        [(1, A, "drill", "gain"), (2, A_CLOSER, "stop", "nothing_new")],
+    ),
+    "a gain just below delta": (
+        [(A, 0.4)],
+        {A: Verdict(0.5, "")},
+        {"delta": math.nextafter(relative_gain(0.4, 0.5), 1)},
+        [(1, A, "stop", "nothing_new")],
+    ),
+    "a loss where delta is below it": (
+        [(A, 0.4)],
+        {A: Verdict(0.1, ""), A_CLOSER: Verdict(0.0, ""), A_CLOSEST: Verdict(0.0, "")},
+        {"delta": -2.0},
+        [(1, A, "drill", "gain"), (2, A_CLOSER, "drill", "gain"), (3, A_CLOSEST, "stop", "nothing_new")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("proposed", "verdicts", "kwargs", "expected"), ENDS.values(), ids=ENDS.keys())
+def test_the_rule_decides_at_its_edges_as_written_here(proposed, verdicts, kwargs, expected):
+    assert decide(Scripted(proposed, verdicts), **kwargs) == expected
+
+
+def test_a_reading_that_is_decisive_ends_the_search_and_is_given_as_the_reason():
+    expert = Scripted([(A, 0.5), (B, 0.4)], LOW)
+    at_once = Reader(lambda seen, candidates: Reading("2", True))
+    assert decide(expert, reader=at_once) == [(0, None, "stop", "decisive")]
+    later = Reader(lambda seen, candidates: Reading("low", bool(seen)))
+    assert decide(expert, reader=later) == [(1, A, "stop", "decisive")]
+
+
+def test_a_drilled_region_without_confidence_gains_from_anything():
+    # c_t = 0: dc = (0.001 - 0) / 1e-6 = 1000, and 0 / 1e-6 = 0
+    assert switch(0.0, 0.001) == "drill"
+    assert switch(0.0, 0.0) == "scan"
+    assert switch(0.0, 0.0, delta=0.0) == "drill"
+
+
+def test_a_look_carries_how_far_the_experts_are_apart_about_its_place():
+    expert = Scripted([], {A: Verdict(0.6, "a", None, 0.1), A_CLOSER: Verdict(0.1, "b", None, 0.3)})
+    expert.candidates = [Candidate(A, 0.5, disagreement=0.4), Candidate(B, 0.4, disagreement=0.2)]
+    expert.verdicts[B] = Verdict(0.1, "c", None, 0.7)
+    assert [look.disagreement for look in walk(expert).fixations] == [0.4, 0.3, 0.7]
+    alone = walk(Scripted([(A, 0.5)], LOW))
+    assert [look.disagreement for look in alone.fixations] == [0.0]
+
+
+# What the expert is asked.
+
+
+def test_scans_and_drills_are_asked_by_their_templates_and_the_reader_by_the_question():
+    said = []
+
+    class Listening(Scripted):
+        def scan(self, scene, query):
+            said.append(("scan", query))
+            return super().scan(scene, query)
+
+        def drill(self, scene, box, query):
+            said.append(("drill", query))
+            return super().drill(scene, box, query)
+
+    class Asked(Reader):
+        def read(self, query, seen, candidates):
+            said.append(("read", query))
+            return super().read(query, seen, candidates)
+
+    queries = QueryTemplates(scan="Find it.", drill="{question} Here?")
+    reader = Asked(lambda seen, candidates: Reading(None, False))
+    walk(Listening([(A, 0.5)], {A: Verdict(0.1, "a")}), queries=queries, reader=reader)
+    assert set(said) == {("scan", "Find it."), ("drill", "what? Here?"), ("read", "what?")}
+
+
+# Finer scales.
+
+
+def test_parts_cover_the_image_overlap_and_are_never_smaller_than_wanted():
+    parts = parts_of((300, 200), 2, least=64)
+    assert len(parts) == 4
+    covered = np.zeros((300, 200), int)
+    for part in parts:
+        assert part.is_inside((300, 200))
+        assert part.extent == (188, 125)  # 1.25 times half, rounded up
+        covered[part.slices] += 1
+    assert covered.min() == 1
+    assert covered.max() == 4
+    assert [p.extent for p in parts_of((300, 60), 4, least=64)] == [(94, 60)] * 4
+    assert len(parts_of((128, 128, 128), 2, least=64)) == 8
+    assert parts_of((100, 100), 4, least=64) == ()
+
+
+def dotted(**arguments):
+    """A picture whose spot of 6 pixels is lost in an overview at a sixteenth of its size."""
+    image = np.full((1, 1024, 1024), 60, np.uint8)
+    image[0, 700:706, 300:306] = 90
+    return ImageScene(image, key="dotted", overview_pixels=64 * 64, **arguments)
+
+
+def test_what_the_overview_hides_is_found_on_a_finer_scale_and_only_if_asked_for():
+    memo = MemoExpert(BlobExpert())
+    assert Navigator(memo).navigate(dotted(), "what?", first).boxes == ()
+    assert Navigator(memo, finer=1).navigate(dotted(), "what?", first).boxes == ()  # a tenth still hides it
+    assert memo.calls == {"scan": 1 + 4}
+    (look,) = Navigator(memo, finer=2).navigate(dotted(), "what?", first).fixations  # a fifth does not
+    assert look.box.contains((703, 303))
+    assert look.reasoning == "1 candidate"
+
+
+def test_a_finer_scan_is_not_asked_for_while_the_whole_brings_up_something_new():
+    memo = MemoExpert(AnnotationExpert(miss_rate=0, false_alarm_rate=0, drill_error=0, confidence_noise=0))
+    places = ((100, 100), (500, 200), (300, 800))
+    scene = dotted(findings=[Finding(Box((x, y), (x + 30, y + 30)), "disc") for x, y in places])
+    Navigator(memo, xi=1.1, max_steps=3, finer=2).navigate(scene, "what?", first)
+    assert memo.calls == {"scan": 1, "drill": 3}
+    Navigator(memo, xi=1.1, finer=1).navigate(scene, "what?", first)
+    assert memo.calls == {"scan": 5, "drill": 3}  # four parts, in which nothing is new
+
+
+def test_a_place_that_two_parts_propose_is_proposed_once_in_voxels_of_the_whole():
+    middle = Finding(Box((500, 500), (530, 530)), "disc")  # in the overlap of all four parts
+    expert = AnnotationExpert(miss_rate=0, false_alarm_rate=0, confidence_noise=0)
+    (only,) = scan_parts(expert, dotted(findings=[middle]), "what?", 2, 64)
+    assert only.box == Box((483, 483), (547, 547))
+
+
+def test_a_scene_without_parts_is_refused_with_the_way_out():
+    with pytest.raises(ConfigError, match=r"SimpleNamespace has no parts.*finer=0"):
+        walk(Scripted([], {}), finer=1)
+
+
+def test_a_finer_scan_leaves_out_what_was_looked_at():
+    expert = AnnotationExpert(miss_rate=0, false_alarm_rate=0, drill_error=0)
+    scene = dotted(findings=[Finding(Box((100, 100), (130, 130)), "disc")])
+    path = Navigator(expert, xi=1.1, finer=1).navigate(scene, "what?", first)
+    assert len(path.boxes) == 1
 
 
 @given(
@@ -294,7 +513,8 @@ def test_every_path_keeps_the_limits_and_scans_no_place_twice(seed, picks, ndim)
         Finding(Box((x,) * ndim, (x + 20,) * ndim), label)
         for x, label in ((5, "ring"), (60, "disc"), (95, "star"))
     )
-    scene = SimpleNamespace(key=f"s{seed}", shape=shape, findings=findings)
+    place = lambda box: (tuple(map(float, box.start)), tuple(map(float, box.stop)))  # noqa: E731
+    scene = SimpleNamespace(key=f"s{seed}", shape=shape, findings=findings, to_world=place)
     expert = MemoExpert(AnnotationExpert(false_alarm_rate=2, jitter=3, confidence_noise=0.3, seed=seed))
     turns = iter(picks)
     choose = lambda regions, confidences: next(turns) % len(regions)  # noqa: E731

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -216,6 +217,21 @@ def test_the_page_stands_alone(tmp_path):
 def test_every_picture_has_a_text_in_its_place(tmp_path):
     page = Page(written(tmp_path))
     assert page.tags.count("img") == sum(bool(value) for _, name, value in page.attributes if name == "alt")
+
+
+def test_what_experts_said_of_a_look_stands_beside_it_and_nothing_beside_a_policys_own(tmp_path):
+    case, box = make_case(), Box((10, 10), (60, 60))
+    known = [
+        Fixation("", box, "scan", confidence=0.5, disagreement=0.25),
+        Fixation("", box, "drill", confidence=1, disagreement=0.0),
+        Fixation("", box),
+    ]
+    episode = replace(make_episode(case, [box] * 3), trajectory=Trajectory(tuple(known), "so", "yes"))
+    text = Page(written(tmp_path, episodes=[(episode, case)])).text
+    said = re.findall(r"(?:scan|drill), confidence \d\.\d\d(?:, disagreement \d\.\d\d)?", text)
+    assert said == ["scan, confidence 0.50, disagreement 0.25", "drill, confidence 1.00"]
+    gaze_path_figure(episode, case, tmp_path / "path.png")
+    assert "confidence" not in Page(written(tmp_path)).text
 
 
 @pytest.mark.parametrize(("right", "word"), [(1.0, "right"), (0.0, "wrong"), (0.5, "wrong")])

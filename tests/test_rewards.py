@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -15,7 +16,15 @@ from hypothesis import strategies as st
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.geometry import Box
 from medeyes_monai.protocol import parse, render_answer
-from medeyes_monai.rewards import CompositeReward, accuracy, answers_match, diversity, grammar, normalise
+from medeyes_monai.rewards import (
+    CompositeReward,
+    accuracy,
+    agreement,
+    answers_match,
+    diversity,
+    grammar,
+    normalise,
+)
 from medeyes_monai.scenes import Case, ImageScene, Scoring
 from medeyes_monai.trajectory import Episode, Fixation, Trajectory
 
@@ -116,7 +125,11 @@ def test_every_option_is_right_by_letter_and_text_and_no_other_is(options: list[
         ("12.6", True),
         ("12.61", False),
         ("-12.5", False),
-        ("12.5 cm", False),  # another unit, nothing is converted
+        ("1.25 cm", True),
+        ("12.5 cm", False),
+        ("12.5 HU", False),
+        ("twelve mm", False),
+        ("12.5 or more", False),
         ("12.5 or 13", False),
         ("12.5 13", False),
         ("12.5/1", False),
@@ -229,6 +242,19 @@ def test_diversity_counts_pairs_of_looks_at_different_places() -> None:
 def test_diversity_does_not_depend_on_the_order_of_looks() -> None:
     boxes = [Box((x, 0), (x + 10, 10)) for x in (0, 3, 9, 25)]
     assert len({diversity(episode(*order), case("yes")) for order in permutations(boxes)}) == 1
+
+
+def test_agreement_falls_with_the_mean_disagreement_over_looks_of_which_it_is_known() -> None:
+    def shown(*disagreements: float | None) -> Episode:
+        looks = tuple(Fixation("", Box((0, 0), (9, 9)), disagreement=d) for d in disagreements)
+        path = Trajectory(looks, "", "yes").scale((40, 30), (80, 60))  # as a path is written
+        return replace(episode(), stream="expert", trajectory=path)
+
+    assert agreement(shown(0.0, 0.0), case("yes")) == 1.0
+    assert agreement(shown(1.0), case("yes")) == 0.0
+    assert agreement(shown(0.2, 0.8, None), case("yes")) == 0.5
+    for unknown in (shown(), shown(None), episode(Box((0, 0), (9, 9)))):  # the policy's own, last
+        assert agreement(unknown, case("yes")) == 1.0
 
 
 def test_the_sum_is_that_of_equation_4() -> None:

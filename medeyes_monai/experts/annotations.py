@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts.base import Candidate, Reader, Verdict
+from medeyes_monai.experts.native import least_extent
 from medeyes_monai.experts.random import random_box
+from medeyes_monai.experts.relevance import NOTHING, relevance_of
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes import Finding, Scene
 from medeyes_monai.seeding import numpy_generator, seed_of
 
 __all__ = ["NOTHING", "AnnotationExpert"]
-
-NOTHING = "normal"
-"""What a drill says where nothing is annotated."""
 
 UNNAMED = "candidate"
 """What a scan says of a finding that only a close look can name, and of a false alarm."""
@@ -41,7 +38,7 @@ PLAIN = 0.0
 """A scan's confidence for a finding that the overview shows plainly: a closer look would gain nothing."""
 
 _LEAST, _MOST = 0.01, 0.99
-_SHORTEST_WORD = 4  # letters from which a word that label and question share is taken to mean something
+_LEVELS = ("decisive", "supporting", "other")
 _FALSE_ALARM_TRIES = 16
 
 
@@ -67,8 +64,8 @@ class AnnotationExpert:
         confidence_noise: Standard deviation of a scan's confidence; a drill's is a quarter of it.
         drill_error: Probability that a drill names something else: the label of another subtle finding of
             the image, or "normal".
-        min_extent: Candidates are grown about the finding to at least this side, inside the scene.
-            Unit: voxels.
+        min_extent: Candidates are grown about the finding to at least this side, inside the scene; in a
+            volume, the same in millimetres along axes with larger voxels. Unit: voxels.
         jitter: A candidate is moved by at most this far along each axis. Unit: voxels.
         coarse_rate: Probability that a scan finds a subtle finding only roughly, in a region of twice the
             side. Needs ``legible_extent``, else a rough region would be as good as another.
@@ -85,6 +82,8 @@ class AnnotationExpert:
         Traceback (most recent call last):
         medeyes_monai.errors.ConfigError: miss_rate is a probability in [0, 1], got 1.5
     """
+
+    reads_key = True  # draws by the key of the scene
 
     def __init__(
         self,
@@ -150,7 +149,8 @@ class AnnotationExpert:
         return Verdict(self._confidence(rng, mean, DRILL_NOISE_SHARE), label, answer)
 
     def _candidate(self, scene: Scene, query: str, finding: Finding) -> Candidate | None:
-        region = finding.box.expand(scene.shape, minimum=self.min_extent)
+        least = least_extent(scene, self.min_extent)
+        region = finding.box.expand(scene.shape, minimum=least)
         if not finding.subtle:
             return Candidate(region, PLAIN, finding.label)
         rng = numpy_generator(self.seed, "scan", scene.key, query, *finding.box.corners)
@@ -159,18 +159,16 @@ class AnnotationExpert:
         means = (SCAN_DECISIVE, SCAN_SUPPORTING, SCAN_LOOKALIKE)
         confidence = self._confidence(rng, self._judge(query, finding.label, means)[0])
         if self.coarse_rate and rng.uniform() < self.coarse_rate:
-            region = finding.box.expand(scene.shape, minimum=COARSE_FACTOR * self.min_extent)
+            region = finding.box.expand(scene.shape, minimum=[COARSE_FACTOR * n for n in least])
             confidence *= COARSE_SHARE
         return Candidate(_moved(rng, region, scene.shape, self.jitter), confidence, UNNAMED)
 
     def _false_alarms(self, scene: Scene, query: str) -> list[Candidate]:
         rng = numpy_generator(self.seed, "false alarms", scene.key, query)
+        least = least_extent(scene, self.min_extent)
         alarms: list[Candidate] = []
         for _ in range(int(rng.poisson(self.false_alarm_rate))):
-            draws = (
-                random_box(rng, scene.shape, self.min_extent, self.min_extent)
-                for _ in range(_FALSE_ALARM_TRIES)
-            )
+            draws = (random_box(rng, scene.shape, least, least) for _ in range(_FALSE_ALARM_TRIES))
             empty = (box for box in draws if not any(box.intersection(f.box) for f in scene.findings))
             if (box := next(empty, None)) is not None:
                 alarms.append(Candidate(box, self._confidence(rng, SCAN_FALSE_ALARM), UNNAMED))
@@ -178,23 +176,12 @@ class AnnotationExpert:
 
     def _judge(self, query: str, label: str, means: tuple[float, float, float]) -> tuple[float, str | None]:
         """Return the mean confidence that a label deserves for a query, and the answer that it supports."""
-        decisive, supporting, other = means
-        if self.reader is None:
-            return (other if label == NOTHING else decisive), None
-        reading = self.reader.read(query, (label,), ())
-        if reading.decisive:
-            return decisive, reading.answer
-        changes = reading.answer != self.reader.read(query, (), ()).answer
-        supports = changes or _words(label) & _words(query)
-        return (supporting if supports else other), reading.answer
+        relevance = relevance_of(self.reader, query, label)
+        return dict(zip(_LEVELS, means, strict=True))[relevance.level], relevance.answer
 
     def _confidence(self, rng: np.random.Generator, mean: float, share: float = 1.0) -> float:
         value = rng.normal(mean, self.confidence_noise * share)
         return float(np.clip(value, _LEAST, _MOST))
-
-
-def _words(text: str) -> set[str]:
-    return {word for word in re.findall(r"\w+", text.lower()) if len(word) >= _SHORTEST_WORD}
 
 
 def _moved(rng: np.random.Generator, box: Box, shape: tuple[int, ...], jitter: int) -> Box:

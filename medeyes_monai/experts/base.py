@@ -12,6 +12,8 @@ whole:
   are seeded by what is asked. A name tells experts apart whose replies differ, so a setting that changes
   replies changes the name.
 - An expert for pictures or for volumes alone says so (``axes``), and is not asked about others.
+- Replies depend on what an image shows, not on its key; an expert for which this does not hold, because it
+  draws by the key, has an attribute ``reads_key = True``.
 - What cannot be done is an ``ExpertError``, never a made-up reply.
 """
 

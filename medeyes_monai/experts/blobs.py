@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 from monai.data.box_utils import non_max_suppression
 from scipy.ndimage import gaussian_laplace, maximum_filter
 
-from medeyes_monai.errors import ConfigError, ExpertError
+from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts.base import Candidate, Verdict
+from medeyes_monai.experts.grey import Grey, GreyView, glance, look
+from medeyes_monai.experts.native import least_extent, moved
 from medeyes_monai.geometry import Box
-from medeyes_monai.scenes import Scene, View
+from medeyes_monai.scenes import Scene
 from medeyes_monai.seeding import seed_of
-from medeyes_monai.trajectory import Picture
 
 __all__ = ["BlobExpert", "describe_contrast", "local_contrast"]
 
-SIGMAS = (1.5, 2.5, 4.0, 6.0, 9.0)  # pixels of the overview; a disc of radius r answers most at r / sqrt(2)
+SIGMAS = (1.5, 2.5, 4.0, 6.0, 9.0)  # pixels of the grid; a disc of radius r answers most at r / sqrt(2)
 NMS_IOU = 0.2  # two peaks whose boxes overlap more than this are one blob seen at two scales
 VISIBLE = 0.04  # contrast below this share of the grey range is called uniform; chosen
 FULL = 0.5  # contrast of half the grey range counts as full confidence; chosen
 _PEAKS = 64  # strongest peaks that are given to the suppression
 
-_Grey = npt.NDArray[np.float64]
-
 
 class BlobExpert:
-    """Finds bright and dark spots of a picture without having learned anything; the query is not read.
+    """Finds bright and dark spots without having learned anything; the query is not read.
 
-    A scan takes the peaks of a Laplacian of Gaussians over several scales on the overview, drops those that
-    overlap a stronger one, and ranks the rest by local contrast. A drill measures the contrast again on the
-    pixels of the region. **The confidence is that contrast**, scaled to [0, 1] and not calibrated: it says
-    how much a place stands out, never how probable an abnormality is.
+    A scan takes the peaks of a Laplacian of Gaussians over several scales, on the overview of a picture or on
+    the voxels of a volume, brought to equal sides and a coarser grid. It drops those that overlap a stronger
+    one, and ranks the rest by local contrast. A drill measures the contrast again on the region.
+
+    **Confidence** is that contrast, scaled to [0, 1] and not calibrated: it says how much a place stands out,
+    never how probable an abnormality is.
 
     Args:
         max_candidates: Largest number of regions in a scan.
-        min_extent: Regions are grown about their centre to at least this side, inside the scene.
-            Unit: voxels.
+        min_extent: Regions are grown about their centre to at least this side, inside the scene; in a
+            volume, the same in millimetres along axes with larger voxels. Unit: voxels.
 
     Raises:
         ConfigError: If there are to be no regions, or regions without extent.
@@ -51,8 +50,6 @@ class BlobExpert:
         >>> best.finding, best.box.contains((110, 50))
         ('bright spot', True)
     """
-
-    axes = (2,)
 
     def __init__(self, max_candidates: int = 8, *, min_extent: int = 64) -> None:
         """Check the settings; see the class."""
@@ -68,51 +65,37 @@ class BlobExpert:
         return f"blobs-{seed_of(self.max_candidates, self.min_extent):016x}"
 
     def scan(self, scene: Scene, query: str) -> tuple[Candidate, ...]:
-        """Propose the places of the overview that stand out most, best first.
+        """Propose the places that stand out most at a glance, best first.
 
         Raises:
-            ExpertError: If the scene is not a picture.
+            ExpertError: If a volume gives no voxels.
         """
-        self._require_picture(scene)
-        view = scene.overview()
-        grey = _grey(view.pixels)
-        spots = _spots(grey, self.max_candidates)
-        candidates = [self._candidate(scene, view, grey, spot) for spot in spots]
+        view = glance(scene, self.name)
+        candidates = [self._candidate(scene, view, spot) for spot in _spots(view.grey, self.max_candidates)]
         return tuple(sorted(candidates, key=lambda c: (-c.confidence, c.box.corners)))
 
     def drill(self, scene: Scene, box: Box, query: str) -> Verdict:
         """Measure how much the middle of a region stands out from what surrounds it.
 
         Raises:
-            ExpertError: If the scene is not a picture.
+            ExpertError: If a volume gives no voxels.
         """
-        self._require_picture(scene)
-        view = scene.look(box)
-        grey = _grey(view.pixels)
-        shown = _to_picture(box.clip(scene.shape), view, grey.shape)
-        contrast = local_contrast(grey, shown)
+        view = look(scene, box, self.min_extent, self.name)
+        contrast = local_contrast(view.grey, _shown(box.clip(scene.shape), view))
         return Verdict(_confidence(contrast), describe_contrast(contrast))
 
-    def _candidate(self, scene: Scene, view: View, grey: _Grey, spot: Box) -> Candidate:
-        contrast = local_contrast(grey[spot.slices], Box.whole(spot.extent))
-        inside = spot.scale(grey.shape, view.box.extent)
-        box = Box(*(tuple(a + o for a, o in zip(c, view.box.start, strict=True)) for c in _corners(inside)))
-        grown = box.clip(scene.shape).expand(scene.shape, minimum=self.min_extent)
+    def _candidate(self, scene: Scene, view: GreyView, spot: Box) -> Candidate:
+        contrast = local_contrast(view.grey[spot.slices], Box.whole(spot.extent))
+        box = moved(spot.scale(view.grey.shape, view.box.extent), view.box.start)
+        grown = box.clip(scene.shape).expand(scene.shape, minimum=least_extent(scene, self.min_extent))
         return Candidate(grown, _confidence(contrast), describe_contrast(contrast))
 
-    def _require_picture(self, scene: Scene) -> None:
-        if len(scene.shape) != 2:
-            raise ExpertError(
-                f"{self.name}: works on pictures, the scene has {len(scene.shape)} axes; "
-                "use an expert for volumes, such as AnnotationExpert"
-            )
 
-
-def local_contrast(grey: _Grey, box: Box) -> float:
+def local_contrast(grey: Grey, box: Box) -> float:
     """Return the mean of the middle of a box minus the mean of all around it, in [-1, 1].
 
     Args:
-        grey: Grey values in [0, 1], ``(x, y)``.
+        grey: Grey values in [0, 1], ``(x, y)`` or ``(x, y, z)``.
         box: The region; its middle is the half of its sides about its centre. Unit: pixels of ``grey``.
 
     Example:
@@ -143,24 +126,13 @@ def _confidence(contrast: float) -> float:
     return min(1.0, abs(contrast) / FULL)
 
 
-def _grey(pixels: Picture) -> _Grey:
-    """Return grey values in [0, 1], ``(x, y)``, of a picture ``(rows, columns, 3)``."""
-    grey: _Grey = pixels.astype(np.float64).mean(axis=-1).T / 255.0
-    return grey
+def _shown(box: Box, view: GreyView) -> Box:
+    """Carry a region of the scene into the grid of a view that shows it."""
+    inside = box.intersection(view.box) or view.box
+    return moved(inside, tuple(-a for a in view.box.start)).scale(view.box.extent, view.grey.shape)
 
 
-def _corners(box: Box) -> Sequence[tuple[int, ...]]:
-    return box.start, box.stop
-
-
-def _to_picture(box: Box, view: View, size: tuple[int, ...]) -> Box:
-    """Carry a region of the scene into the pixels of a view that shows it."""
-    shown = box.intersection(view.box) or view.box
-    local = Box(*(tuple(a - o for a, o in zip(c, view.box.start, strict=True)) for c in _corners(shown)))
-    return local.scale(view.box.extent, size)
-
-
-def _spots(grey: _Grey, limit: int) -> list[Box]:
+def _spots(grey: Grey, limit: int) -> list[Box]:
     """Return the strongest peaks of the scale space as boxes in pixels, overlapping ones dropped."""
     stack = np.stack([np.abs(gaussian_laplace(grey, s, mode="nearest")) * s**2 for s in SIGMAS])
     peaks = np.argwhere((stack == maximum_filter(stack, size=3)) & (stack > VISIBLE / 2))

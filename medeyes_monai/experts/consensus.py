@@ -39,7 +39,7 @@ class ConsensusExpert:
     """Asks several experts and makes one reply of theirs; the order of the experts does not matter.
 
     A scan matches their regions by IoU. Of the regions that are one place, the box is the mean weighted by
-    confidence, the mask is the majority's, finding and answer are elected by weight times confidence.
+    confidence, the mask is the majority's, and finding and answer are those with most weight.
     **The confidence** combines those of all experts; one without such a region counts as 0. With ``mean``
     it falls where experts miss a region, with ``noisy_or`` it is high as soon as one is sure. It is as
     calibrated as the experts are, and theirs should mean the same; ``weights`` say whom to trust more.
@@ -131,15 +131,13 @@ class ConsensusExpert:
         """
         weights, verdicts = self._ask("drill", lambda expert: checked.drill(expert, scene, box, query))
         confidences = [verdict.confidence for verdict in verdicts]
-        votes = [w * c for w, c in zip(weights, confidences, strict=True)]
-        answering = [
-            (v.answer, w, vote) for v, w, vote in zip(verdicts, weights, votes, strict=True) if v.answer
-        ]
-        answer = elected([a for a, _, _ in answering], [vote for _, _, vote in answering]) or None
-        apart = spread([float(a == answer) for a, _, _ in answering], [w for _, w, _ in answering])
+        told = zip(verdicts, weights, confidences, strict=True)
+        answers = [(verdict.answer, weight, c) for verdict, weight, c in told if verdict.answer]
+        answer = elected(*zip(*answers, strict=True)) if answers else None
+        apart = spread([float(a == answer) for a, _, _ in answers], [weight for _, weight, _ in answers])
         return Verdict(
             confidence=combined(confidences, weights, self.combine),
-            finding=elected([verdict.finding for verdict in verdicts], votes),
+            finding=elected([verdict.finding for verdict in verdicts], weights, confidences),
             answer=answer,
             disagreement=max(spread(confidences, weights), apart),
         )
@@ -149,11 +147,11 @@ class ConsensusExpert:
         said = {vote.expert: vote.candidate.confidence for vote in group}
         confidences = [said.get(n, 0.0) for n in range(len(weights))]
         box = fused_box(group)
-        strengths = [vote.weight * vote.candidate.confidence for vote in group]
+        told = [(v.candidate.finding, v.weight, v.candidate.confidence) for v in group]
         return Candidate(
             box=box,
             confidence=combined(confidences, weights, self.combine),
-            finding=elected([vote.candidate.finding for vote in group], strengths),
+            finding=elected(*zip(*told, strict=True)),
             mask=majority_mask(group, box),
             disagreement=spread(confidences, weights),
         )

@@ -96,18 +96,26 @@ def spread(values: Sequence[float], weights: Sequence[float]) -> float:
     return min(1.0, 2 * math.sqrt(variance))
 
 
-def elected(words: Sequence[str], votes: Sequence[float]) -> str:
-    """Return the text with most votes; of equal ones the first in the alphabet, and none if there is none.
+def elected(words: Sequence[str], weights: Sequence[float], confidences: Sequence[float]) -> str:
+    """Return the text that has most weight; of equal ones the more confident, then the first by alphabet.
+
+    An expert's confidence says how much a region matters, not how sure its words are, so it does not vote.
+    An empty text is an abstention; the result is empty if all abstain.
 
     Example:
-        >>> elected(("ring", "disc", "ring", ""), (0.2, 0.3, 0.2, 0.9))
+        >>> elected(("ring", "disc", "ring", ""), (0.2, 0.3, 0.2, 0.3), (0.1, 0.9, 0.1, 0.9))
         'ring'
     """
-    tally: dict[str, list[float]] = {}
-    for word, vote in zip(words, votes, strict=True):
+    tally: dict[str, list[tuple[float, float]]] = {}
+    for word, weight, confidence in zip(words, weights, confidences, strict=True):
         if word:
-            tally.setdefault(word, []).append(vote)
-    return min(tally, key=lambda word: (-math.fsum(tally[word]), word), default="")
+            tally.setdefault(word, []).append((weight, weight * confidence))
+
+    def rank(word: str) -> tuple[float, float, str]:
+        votes, strengths = zip(*tally[word], strict=True)
+        return -math.fsum(votes), -math.fsum(strengths), word
+
+    return min(tally, key=rank, default="")
 
 
 def fused_box(votes: Sequence[Vote]) -> Box:

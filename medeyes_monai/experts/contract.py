@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from medeyes_monai.scenes import BlankedScene, Finding, Scene, View
 
 __all__ = ["check_expert"]
 
+GREY = 128  # what an emptied image shows
 LONGEST_NAME = 100  # characters; names stand in messages and memo files
 
 
@@ -27,8 +28,9 @@ def check_expert(
 
     Checked are: the name; the claim of axes; that a scan proposes regions inside the scene, best first, with
     finite confidences in [0, 1] and masks that fit; that drills of the whole image, of one voxel in each
-    corner and of each candidate give verdicts; that a question asked again is answered alike; and that an
-    image without content is dealt with.
+    corner and of each candidate give verdicts; that a question asked again is answered alike, also about the
+    same image under another key unless the expert has ``reads_key``; and that an image without content is
+    dealt with.
 
     Args:
         expert: Who is checked.
@@ -52,15 +54,29 @@ def check_expert(
     """
     name = str(getattr(expert, "name", type(expert).__name__))
     problems = list(_wrong_claims(expert))
+    first = _Replies(name)
     if not problems:
-        for place in (scene, _Emptied(scene)):
-            problems += _wrong_replies(expert, place, query)
-    if not problems and make is not None:
-        problems += _wrong_twin(expert, make(), scene, query)
+        first, problems = _Replies.of(expert, scene, query)
+    if not problems:
+        problems += first.disorder()
+        problems += [f"on an empty image, {said}" for said in _Replies.of(expert, _Emptied(scene), query)[1]]
+        for when, other, place in _repetitions(expert, scene, make):
+            problems += first.differences(*_Replies.of(other, place, query, backwards=True), when)
     if problems:
-        listed = "\n".join(f"- {problem}" for problem in dict.fromkeys(problems))
+        listed = "\n".join(f"- {problem}" for problem in problems)
         raise ExpertError(f"{name}: breaks the contract of an expert:\n{listed}")
-    return checked.scan(expert, scene, query)
+    return first.candidates
+
+
+def _repetitions(
+    expert: Expert, scene: Scene, make: Callable[[], Expert] | None
+) -> Iterator[tuple[str, Expert, Scene]]:
+    """Iterate over the ways to ask that must bring the same replies."""
+    yield "asked again", expert, scene
+    if not getattr(expert, "reads_key", False):
+        yield "asked about the same image under another key", expert, _Shown(scene)
+    if make is not None:
+        yield "made anew", make(), scene
 
 
 def _wrong_claims(expert: Expert) -> Iterator[str]:
@@ -76,32 +92,13 @@ def _wrong_claims(expert: Expert) -> Iterator[str]:
         yield str(problem)
 
 
-def _wrong_replies(expert: Expert, scene: Scene, query: str) -> list[str]:
-    """Ask everything twice; return what is wrong with the replies."""
-    first, problems = _Replies.of(expert, scene, query)
-    if problems:
-        return problems
-    confidences = [candidate.confidence for candidate in first.candidates]
-    if confidences != sorted(confidences, reverse=True):
-        problems.append("a scan proposes the best first, got confidences that rise")
-    again, more = _Replies.of(expert, scene, query, backwards=True)
-    return problems + (more or first.differences(again, "asked again"))
-
-
-def _wrong_twin(expert: Expert, twin: Expert, scene: Scene, query: str) -> list[str]:
-    if twin.name != expert.name:
-        return [f"made anew, its name is {twin.name!r}; equal experts have equal names"]
-    first, problems = _Replies.of(expert, scene, query)
-    other, more = _Replies.of(twin, scene, query, backwards=True)
-    return problems + more or first.differences(other, "made anew")
-
-
 @dataclass(frozen=True, slots=True)
 class _Replies:
-    """What an expert said about one scene."""
+    """What an expert said about one scene, and its name."""
 
-    candidates: tuple[Candidate, ...]
-    verdicts: dict[Box, Verdict]
+    name: str
+    candidates: tuple[Candidate, ...] = ()
+    verdicts: dict[Box, Verdict] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -121,17 +118,27 @@ class _Replies:
                 verdicts[box] = checked.drill(expert, scene, box, query)
             except Exception as problem:
                 problems.append(_told(f"drill of {box.corners}", problem))
-        return cls(candidates, verdicts), problems
+        return cls(expert.name, candidates, verdicts), problems
 
-    def differences(self, other: _Replies, when: str) -> list[str]:
-        """Say which replies are not those of ``other``."""
+    def disorder(self) -> list[str]:
+        """Say whether the candidates come in another order than the best first."""
+        confidences = [candidate.confidence for candidate in self.candidates]
+        ordered = confidences == sorted(confidences, reverse=True)
+        return [] if ordered else ["a scan proposes the best first, got confidences that rise"]
+
+    def differences(self, other: _Replies, problems: list[str], when: str) -> list[str]:
+        """Say which replies are not those of ``other``, or what was wrong with those."""
+        if problems:
+            return [f"{when}, {problem}" for problem in problems]
         changed = [
             box.corners for box, verdict in self.verdicts.items() if other.verdicts.get(box) != verdict
         ]
-        problems = [f"{when}, its drill of {corners} says something else" for corners in changed]
+        told = [f"{when}, its drill of {corners} says something else" for corners in changed]
+        if other.name != self.name:
+            told.append(f"{when}, its name is {other.name!r}; equal experts have equal names")
         if _comparable(self.candidates) != _comparable(other.candidates):
-            problems.append(f"{when}, its scan says something else; draws must be seeded by what is asked")
-        return problems
+            told.append(f"{when}, its scan says something else")
+        return told
 
 
 def _corners(shape: Sequence[int]) -> tuple[Box, Box]:
@@ -153,22 +160,29 @@ def _comparable(candidates: Sequence[Candidate]) -> list[Any]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Emptied:
-    """A scene of the same shape that shows one grey everywhere and in which nothing is found."""
+class _Shown(BlankedScene):
+    """Another scene under another key, with the same voxels."""
 
-    scene: Scene
+    @property
+    def key(self) -> str:
+        return f"{self.scene.key}-again"
+
+    @property
+    def image(self) -> torch.Tensor:
+        native: torch.Tensor = self.scene.image  # type: ignore[attr-defined]  # only where the scene has one
+        return native
+
+    def look(self, box: Box) -> View:
+        return self.scene.look(box)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Emptied(BlankedScene):
+    """A scene of the same shape that shows one grey everywhere and in which nothing is found."""
 
     @property
     def key(self) -> str:
         return f"{self.scene.key}-emptied"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.scene.shape
-
-    @property
-    def frame(self) -> tuple[int, ...]:
-        return self.scene.frame
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -176,18 +190,8 @@ class _Emptied:
 
     @property
     def image(self) -> torch.Tensor:
-        native: torch.Tensor = self.scene.image  # type: ignore[attr-defined]  # only where the scene has one
-        return torch.full_like(native, 0)
+        return torch.zeros_like(_Shown(self.scene).image)
 
     def overview(self) -> View:
-        return _greyed(self.scene.overview())
-
-    def look(self, box: Box) -> View:
-        return BlankedScene(self.scene).look(box)
-
-    def to_world(self, box: Box) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return self.scene.to_world(box)
-
-
-def _greyed(view: View) -> View:
-    return View(np.full_like(view.pixels, 128), view.box)
+        view = self.scene.overview()
+        return View(np.full_like(view.pixels, GREY), view.box)

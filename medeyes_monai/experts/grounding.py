@@ -16,6 +16,7 @@ from medeyes_monai.experts.base import Candidate, Reader, Verdict
 from medeyes_monai.experts.checked import check_axes
 from medeyes_monai.experts.native import crop_of, moved, native_image
 from medeyes_monai.experts.network import RELEVANCE
+from medeyes_monai.experts.pretrained import refusals_named
 from medeyes_monai.experts.relevance import NOTHING, relevance_of
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes import Scene
@@ -171,7 +172,8 @@ class GroundingExpert:
         if not phrases:
             return []
         picture = ToPicture()(crop_of(image, region))
-        found = self.grounder.find(picture, phrases)
+        with refusals_named(self.name, picture):
+            found = self.grounder.find(picture, phrases)
         _check(found, picture, self.name)
         places = []
         for number in np.argsort(-found.scores, kind="stable").tolist():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +12,10 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 
-from medeyes_monai.errors import ConfigError
+from medeyes_monai.errors import ConfigError, ExpertError, MedEyesError
+from medeyes_monai.trajectory import Picture
 
-__all__ = ["DType", "Pretrained"]
+__all__ = ["DType", "Pretrained", "refusals_named"]
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -101,3 +104,20 @@ class Pretrained:
             raise ConfigError(f"{self.path}: {first}") from problem
         except (OSError, ValueError, KeyError, SafetensorError) as problem:
             raise ConfigError(f"{self.path}: cannot be loaded ({problem})") from problem
+
+
+@contextmanager
+def refusals_named(name: str, picture: Picture) -> Iterator[None]:
+    """Turn what a model raises at one picture into an error that names the expert.
+
+    Raises:
+        ExpertError: If the model cannot deal with the picture.
+    """
+    try:
+        yield
+    except MedEyesError:
+        raise
+    except (RuntimeError, ValueError) as problem:
+        first = (str(problem).splitlines() or [type(problem).__name__])[0]
+        rows, columns = picture.shape[:2]
+        raise ExpertError(f"{name}: the model refused a picture of {rows} x {columns}: {first}") from problem

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from medeyes_monai.errors import ConfigError, ExpertError
 from medeyes_monai.experts.base import Candidate, Verdict
+from medeyes_monai.experts.native import least_extent
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes import Case, Scene
 from medeyes_monai.seeding import numpy_generator, seed_of
@@ -43,6 +44,8 @@ class PriorExpert:
         Box(start=(0, 0), stop=(64, 64))
     """
 
+    reads_key = True  # draws by the key of the scene
+
     def __init__(self, cases: Sequence[Case], seed: int = 0, *, min_extent: int = 64) -> None:
         """Check the settings; see the class."""
         if not len(cases) or min_extent < 1:
@@ -71,7 +74,10 @@ class PriorExpert:
         else:
             raise ExpertError(f"{self.name}: found no other image with findings; give more cases")
         boxes = [
-            box.scale(other.shape, scene.shape).expand(scene.shape, minimum=self.min_extent) for box in subtle
+            box.scale(other.shape, scene.shape).expand(
+                scene.shape, minimum=least_extent(scene, self.min_extent)
+            )
+            for box in subtle
         ]
         confidences = sorted(rng.uniform(size=len(boxes)).tolist(), reverse=True)
         return tuple(Candidate(box, c, "candidate") for box, c in zip(boxes, confidences, strict=True))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts.base import Candidate, Verdict
+from medeyes_monai.experts.native import least_extent
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes import Scene
 from medeyes_monai.seeding import numpy_generator, seed_of
@@ -34,6 +37,8 @@ class RandomBoxExpert:
         True
     """
 
+    reads_key = True  # draws by the key of the scene
+
     def __init__(self, n: int = 5, seed: int = 0, *, min_extent: int = 64) -> None:
         """Check the settings; see the class."""
         if n < 1 or min_extent < 1:
@@ -48,7 +53,7 @@ class RandomBoxExpert:
     def scan(self, scene: Scene, query: str) -> tuple[Candidate, ...]:
         """Return ``n`` random boxes, the most confident first."""
         rng = numpy_generator(self.seed, "scan", scene.key, query)
-        boxes = [random_box(rng, scene.shape, self.min_extent) for _ in range(self.n)]
+        boxes = [random_box(rng, scene.shape, least_extent(scene, self.min_extent)) for _ in range(self.n)]
         confidences = sorted(rng.uniform(size=self.n).tolist(), reverse=True)
         return tuple(Candidate(box, c, "candidate") for box, c in zip(boxes, confidences, strict=True))
 
@@ -59,24 +64,28 @@ class RandomBoxExpert:
 
 
 def random_box(
-    rng: np.random.Generator, shape: tuple[int, ...], min_extent: int, max_extent: int | None = None
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    min_extent: Sequence[int],
+    max_extent: Sequence[int] | None = None,
 ) -> Box:
     """Draw a box inside a grid, uniform in size and then in place.
 
     Args:
         rng: Source of the draw.
         shape: Extent of the grid, one per axis. Unit: voxels.
-        min_extent: Smallest side. A grid that is smaller wins. Unit: voxels.
-        max_extent: Largest side; half the grid's where None is given. Unit: voxels.
+        min_extent: Smallest side, one per axis. A grid that is smaller wins. Unit: voxels.
+        max_extent: Largest side, one per axis; half the grid's where None is given. Unit: voxels.
 
     Example:
-        >>> random_box(np.random.default_rng(0), (100, 80), 30).is_inside((100, 80))
+        >>> random_box(np.random.default_rng(0), (100, 80), (30, 30)).is_inside((100, 80))
         True
     """
     start, stop = [], []
-    for n in shape:
-        least = min(n, min_extent)
-        most = max(least, min(n, n // 2 if max_extent is None else max_extent))
+    limits = max_extent or [n // 2 for n in shape]
+    for n, wanted, limit in zip(shape, min_extent, limits, strict=True):
+        least = min(n, wanted)
+        most = max(least, min(n, limit))
         side = int(rng.integers(least, most, endpoint=True))
         low = int(rng.integers(0, n - side, endpoint=True))
         start.append(low)

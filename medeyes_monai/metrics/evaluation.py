@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import torch
-from monai.metrics import Cumulative, Metric
-from monai.utils import string_list_all_gather
-
 from medeyes_monai.errors import ConfigError
+from medeyes_monai.metrics.figures import EpisodeFigures
 from medeyes_monai.metrics.share import Share, pool_groups
 from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode
@@ -70,58 +67,33 @@ class Evaluation:
         """Return everything as plain values that JSON can hold; what is not known is None."""
         return {
             "count": self.count,
-            "accuracy": _plain(self.accuracy),
-            "families": {name: _plain(share) for name, share in self.families.items()},
-            "groups": {name: _plain(share) for name, share in self.groups.items()},
-            "format": _plain(self.format),
+            "accuracy": self.accuracy.to_dict(),
+            "families": {name: share.to_dict() for name, share in self.families.items()},
+            "groups": {name: share.to_dict() for name, share in self.groups.items()},
+            "format": self.format.to_dict(),
             "looks": self.looks,
-            "gaze_hit": _plain(self.gaze_hit),
+            "gaze_hit": self.gaze_hit.to_dict(),
             "gaze_iou": _known(self.gaze_iou),
             "reward": self.reward,
         }
 
 
-class EpisodeMetric(Cumulative, Metric):
+class EpisodeMetric(EpisodeFigures):
     """Collects scored episodes batch by batch and summarises them, also across processes.
 
-    Used as any MONAI metric: call it with episodes and cases, :meth:`aggregate`, ``reset``. An answer is
-    right if the reward component ``accuracy`` of its episode is 1.
+    An answer is right if the reward component ``accuracy`` of its episode is 1.
 
     Args:
         gaze_families: Families whose looks count for the gaze figures; None for all. Leave out those that
             one glance answers, where not looking is right.
     """
 
+    columns = ("right", "formatted", "looks", "aimed", "hit", "overlap", "reward")
+
     def __init__(self, gaze_families: Collection[str] | None = None) -> None:
         """Start without episodes."""
         super().__init__()
         self.gaze_families = None if gaze_families is None else frozenset(gaze_families)
-
-    def reset(self) -> None:
-        """Forget all episodes."""
-        super().reset()
-        self._families: list[str] = []
-
-    def __call__(self, y_pred: Sequence[Episode], y: Sequence[Case]) -> torch.Tensor:
-        """Add episodes.
-
-        Args:
-            y_pred: Scored episodes, any number for each case.
-            y: The cases that they belong to, in any order.
-
-        Returns:
-            The figures of each episode. Shape ``[episodes, 7]``, float64.
-
-        Raises:
-            ConfigError: If an episode belongs to none of the cases, or has not been scored.
-        """
-        cases = {case.key: case for case in y}
-        rows = [self._row(episode, _case_of(episode, cases)) for episode in y_pred]
-        figures = torch.tensor(rows, dtype=torch.float64).reshape(len(rows), 7)
-        if rows:
-            self._families += [cases[episode.case].family for episode in y_pred]
-            self.extend(figures)
-        return figures
 
     def aggregate(self) -> Evaluation:
         """Summarise all episodes since the last reset, of all processes.
@@ -129,16 +101,11 @@ class EpisodeMetric(Cumulative, Metric):
         Raises:
             ConfigError: If there are none.
         """
-        figures = self.get_buffer()
-        if figures is None:
-            raise ConfigError(
-                "there are no episodes to evaluate; call the metric with episodes and cases first"
-            )
-        names = string_list_all_gather(self._families)
-        right, formatted, looks, aimed, hit, overlap, reward = figures.cpu().unbind(1)
+        rows = self.collected()
+        right, formatted, looks, aimed, hit, overlap, reward = rows.figures.T
         families = {
-            name: Share.of(r == 1 for r, family in zip(right.tolist(), names, strict=True) if family == name)
-            for name in sorted(set(names))
+            name: Share.of(r == 1 for r, family in zip(right, rows.families, strict=True) if family == name)
+            for name in sorted(set(rows.families))
         }
         return Evaluation(
             accuracy=Share.of(right == 1),
@@ -146,11 +113,16 @@ class EpisodeMetric(Cumulative, Metric):
             format=Share.of(formatted == 1),
             looks=float(looks.mean()),
             gaze_hit=Share.of(hit[aimed == 1] == 1),
-            gaze_iou=float(overlap[aimed == 1].mean()),
+            gaze_iou=float(overlap[aimed == 1].mean()) if aimed.any() else math.nan,
             reward=float(reward.mean()),
         )
 
-    def _row(self, episode: Episode, case: Case) -> tuple[float, ...]:
+    def row(self, episode: Episode, case: Case) -> tuple[float, ...]:
+        """Return the figures of a scored episode.
+
+        Raises:
+            ConfigError: If it has not been scored.
+        """
         if "accuracy" not in episode.reward_parts or math.isnan(episode.reward):
             raise ConfigError(
                 f"episode {episode.draw} of case {case.key!r} has no reward or no accuracy; score it first"
@@ -182,16 +154,5 @@ def evaluate(
     return metric.aggregate()
 
 
-def _case_of(episode: Episode, cases: Mapping[str, Case]) -> Case:
-    if episode.case not in cases:
-        raise ConfigError(f"no case with key {episode.case!r} for an episode; pass the cases that were asked")
-    return cases[episode.case]
-
-
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _plain(share: Share) -> dict[str, float | int | None]:
-    low, high = share.interval
-    return {"value": _known(share.value), "low": low, "high": high, "hits": share.hits, "count": share.count}

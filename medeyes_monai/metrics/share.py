@@ -72,6 +72,12 @@ class Share:
         half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
         return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
+    def to_dict(self) -> dict[str, float | int | None]:
+        """Return plain values that JSON can hold; the value of no cases is None."""
+        low, high = self.interval
+        value = None if math.isnan(self.value) else self.value
+        return {"value": value, "low": low, "high": high, "hits": self.hits, "count": self.count}
+
 
 def pool_groups(families: Mapping[str, Share]) -> dict[str, Share]:
     """Take families together by the part of their name before a slash; those without one are left out.

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
+from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts import Candidate, Expert, checked
 from medeyes_monai.geometry import Box
 from medeyes_monai.navigator.state import is_same_place
 from medeyes_monai.scenes import Scene
-from medeyes_monai.scenes.part import PartScene
 
 __all__ = ["parts_of", "scan_parts"]
 
@@ -32,12 +32,15 @@ def scan_parts(expert: Expert, scene: Scene, query: str, number: int, least: int
         image is too small to have parts.
 
     Raises:
+        ConfigError: If the scene has no method ``part``.
         ExpertError: If the expert breaks its contract.
     """
+    if not hasattr(scene, "part"):
+        raise ConfigError(f"{type(scene).__name__} has no parts, which a finer scan looks at; set finer=0")
     found: list[Candidate] = []
     for box in parts_of(scene.shape, number, least):
-        part = PartScene(scene, box)
-        found += [replace(c, box=part.to_whole(c.box)) for c in checked.scan(expert, part, query)]
+        for candidate in checked.scan(expert, scene.part(box), query):
+            found.append(replace(candidate, box=_in_whole(candidate.box, box)))
     kept: list[Candidate] = []
     for candidate in sorted(found, key=lambda c: (-c.confidence, c.box.corners)):
         if not is_same_place(candidate.box, [other.box for other in kept]):
@@ -68,3 +71,8 @@ def parts_of(shape: Sequence[int], number: int, least: int) -> tuple[Box, ...]:
         stop = tuple(n * (i + 1) // c for n, i, c in zip(shape, place, counts, strict=True))
         parts.append(Box(start, stop).expand(shape, factor=OVERLAP))
     return tuple(parts)
+
+
+def _in_whole(box: Box, part: Box) -> Box:
+    start = tuple(a + o for a, o in zip(box.start, part.start, strict=True))
+    return Box(start, tuple(a + n for a, n in zip(start, box.extent, strict=True)))

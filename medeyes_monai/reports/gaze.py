@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from medeyes_monai.geometry import Box
 from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.scenes import Case
-from medeyes_monai.trajectory import Episode, Picture
+from medeyes_monai.trajectory import Episode, Fixation, Picture
 
 __all__ = [
     "crops_of",
@@ -23,6 +23,7 @@ __all__ = [
     "draw_overview",
     "enlarge",
     "gaze_path_figure",
+    "look_words",
     "png_bytes",
 ]
 
@@ -111,6 +112,18 @@ def crops_of(episode: Episode) -> tuple[Picture, ...]:
     return episode.pictures[1:]
 
 
+def look_words(look: Fixation) -> str:
+    """Say what is known of a look: who chose it, how sure an expert is of it, how far several are apart.
+
+    Example:
+        >>> look_words(Fixation("", Box((0, 0), (9, 9)), "scan", confidence=0.9, disagreement=0.25))
+        'scan, confidence 0.90, disagreement 0.25'
+    """
+    words = [look.mode] if look.mode else []
+    words += [f"confidence {look.confidence:.2f}"] if look.confidence is not None else []
+    return ", ".join([*words, f"disagreement {look.disagreement:.2f}"] if look.disagreement else words)
+
+
 def png_bytes(picture: Picture) -> bytes:
     r"""Return a picture as a PNG file.
 
@@ -126,7 +139,7 @@ def png_bytes(picture: Picture) -> bytes:
 def gaze_path_figure(episode: Episode, case: Case, path: Path) -> None:
     """Write one picture of an episode: question, overview with numbered boxes, crops in a row, answer.
 
-    Under each picture stands what the policy wrote after it had seen it.
+    Under each picture stands what was written after it had been seen, and what experts said of the look.
 
     Args:
         episode: The episode, boxes in voxels of the scene.
@@ -144,7 +157,9 @@ def gaze_path_figure(episode: Episode, case: Case, path: Path) -> None:
     for number, (ax, crop, thought) in enumerate(zip(axes[1:], crops, thoughts[1:], strict=False), start=1):
         ax.imshow(draw_crop(crop, number), origin="upper")
         ax.set_title(f"look {number}", fontsize=10, loc="left")
-        ax.set_xlabel(textwrap.fill(thought, 24), fontsize=8, loc="left", parse_math=False)
+        said = [thought, look_words(path_taken.fixations[number - 1])]
+        label = "\n".join(textwrap.fill(words, 24) for words in said if words)
+        ax.set_xlabel(label, fontsize=8, loc="left", parse_math=False)
     for ax in axes:
         ax.set_xticks([])
         ax.set_yticks([])

@@ -12,7 +12,7 @@ from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.metrics import Table
 from medeyes_monai.policy.attention import StepAttention
 from medeyes_monai.reports.attention import attention_words, draw_attention
-from medeyes_monai.reports.gaze import crops_of, draw_crop, draw_overview, png_bytes
+from medeyes_monai.reports.gaze import crops_of, draw_crop, draw_overview, look_words, png_bytes
 from medeyes_monai.reports.style import CONTENT_POLICY, STYLE
 from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode
@@ -160,8 +160,14 @@ def _steps(episode: Episode, case: Case, attention: Sequence[StepAttention]) -> 
                 png_bytes(draw_crop(crops[number - 1], number)), f"What look {number} showed", "crop"
             )
         attended = _attended(episode, case, attention, number) if number <= len(attention) else ""
-        steps.append(f"<li><pre>{escape(text)}</pre>{attended}{crop}</li>")
+        steps.append(f"<li><pre>{escape(text)}</pre>{attended}{_known(episode, number)}{crop}</li>")
     return steps
+
+
+def _known(episode: Episode, number: int) -> str:
+    """Say what experts made of a look; nothing of a policy's own."""
+    words = [look_words(look) for look in episode.trajectory.fixations[number - 1 : number]]
+    return "".join(f'<p class="meta">{escape(said)}</p>' for said in words if said)
 
 
 def _attended(episode: Episode, case: Case, attention: Sequence[StepAttention], number: int) -> str:

@@ -1,6 +1,7 @@
 """Verifiable rewards, one small file each; they read the parsed episode, never raw text."""
 
 from medeyes_monai.rewards.accuracy import accuracy, answers_match, normalise
+from medeyes_monai.rewards.agreement import agreement
 from medeyes_monai.rewards.combine import PAPER_PARTS, PAPER_WEIGHTS, CompositeReward, RewardPart
 from medeyes_monai.rewards.diversity import diversity
 from medeyes_monai.rewards.grammar import grammar
@@ -11,6 +12,7 @@ __all__ = [
     "CompositeReward",
     "RewardPart",
     "accuracy",
+    "agreement",
     "answers_match",
     "diversity",
     "grammar",

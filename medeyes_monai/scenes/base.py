@@ -10,8 +10,8 @@ from medeyes_monai.trajectory import Picture
 
 __all__ = ["Case", "Finding", "Scene", "Scoring", "View"]
 
-Scoring = Literal["exact", "choice", "closed", "numeric"]
-"""How an answer is compared with the reference: a data set's own rule (see ``rewards.accuracy``)."""
+Scoring = Literal["exact", "choice", "closed", "numeric", "open"]
+"""How an answer is compared with the reference: a data set's own rule (see ``metrics.scoring``)."""
 
 
 @dataclass(frozen=True, slots=True)

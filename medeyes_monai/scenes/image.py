@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,8 @@ from medeyes_monai.errors import GeometryError
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes.base import Finding, View
 from medeyes_monai.scenes.content import digest_of
+from medeyes_monai.scenes.parts import part_key, part_of_findings, part_of_image
+from medeyes_monai.scenes.placing import same_grid
 from medeyes_monai.transforms.array import FitPixelBudget, RegionCrop, ToPicture, WindowIntensity
 
 __all__ = ["ImageScene"]
@@ -80,7 +84,13 @@ class ImageScene:
                 raise GeometryError(
                     f"{key}: finding {finding.box.corners} is not inside the image of {self.shape} pixels"
                 )
-        self._views = (patch, overview_pixels, look_pixels, context, min_extent)
+        self._views: dict[str, Any] = {
+            "patch": patch,
+            "overview_pixels": overview_pixels,
+            "look_pixels": look_pixels,
+            "context": context,
+            "min_extent": min_extent,
+        }
         self._crop = RegionCrop(context, min_extent)
         self._fit_overview = FitPixelBudget(overview_pixels, patch=patch)
         self._fit_look = FitPixelBudget(look_pixels, patch=patch, fill=True)
@@ -112,6 +122,23 @@ class ImageScene:
         """The whole image at native resolution, ``uint8 (C, X, Y)``, with its affine."""
         return self._image
 
+    def with_image(self, image: torch.Tensor, findings: Sequence[Finding] | None = None) -> ImageScene:
+        """Return the same scene with other pixels on the same scale of grey, and perhaps other findings.
+
+        Args:
+            image: Channel-first, with shape and type of :attr:`image`. Its place in the world stays.
+            findings: What is in it; None leaves the findings.
+
+        Raises:
+            GeometryError: If the image has another shape or type.
+        """
+        other = copy.copy(self)
+        other._image = same_grid(image, self._image, self._key)
+        other._findings = self._findings if findings is None else tuple(findings)
+        for remembered in ("_overview", "content_digest"):
+            other.__dict__.pop(remembered, None)
+        return other
+
     @cached_property
     def content_digest(self) -> str:
         """Digest of all but the name: pixels, affine, findings, and the settings of overview and looks."""
@@ -133,6 +160,22 @@ class ImageScene:
         region = self._crop.region(box, self.shape)
         pixels = self._picture(self._fit_look(self._crop(self._image, box)))
         return View(pixels=pixels, box=region)
+
+    def part(self, box: Box) -> ImageScene:
+        """Return a region as a scene of its own, whose overview shows it on a finer scale.
+
+        Its voxels count from the region's first corner; the intensities are those of the whole.
+
+        Raises:
+            GeometryError: If the box lies outside the image or does not have two axes.
+        """
+        inside = box.clip(self.shape)
+        return ImageScene(
+            part_of_image(self._image, inside),
+            key=part_key(self._key, inside),
+            findings=part_of_findings(self._findings, inside),
+            **self._views,
+        )
 
     def to_world(self, box: Box) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return two opposite outer corners of a box, three numbers each, in the world frame.

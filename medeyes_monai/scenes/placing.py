@@ -16,7 +16,7 @@ from medeyes_monai.geometry.affine import Affine
 from medeyes_monai.scenes.base import Finding
 from medeyes_monai.scenes.planes import PROJECTIONS
 
-__all__ = ["carried", "check_settings", "placed", "turned"]
+__all__ = ["carried", "check_settings", "placed", "same_grid", "turned"]
 
 AXES = "LPS"
 """Directions in which indices of a scene grow: to the patient's left, to the back, to the head."""
@@ -75,3 +75,14 @@ def carried(findings: Sequence[Finding], given: MetaTensor, affine: Affine, key:
                 f"{key}: finding {finding.box.corners} is not inside the volume of {tuple(shape)} voxels"
             )
     return tuple(Finding(carry_box(f.box, source, affine), f.label, f.subtle) for f in findings)
+
+
+def same_grid(image: torch.Tensor, grid: MetaTensor, key: str) -> MetaTensor:
+    """Return other voxels in the place of a scene's own."""
+    if image.shape != grid.shape or image.dtype != grid.dtype:
+        raise GeometryError(
+            f"{key}: wanted {grid.dtype} of shape {tuple(grid.shape)}, got {image.dtype} of "
+            f"{tuple(image.shape)}"
+        )
+    voxels = image.as_tensor() if isinstance(image, MetaTensor) else image
+    return MetaTensor(voxels, affine=grid.affine, meta=dict(grid.meta))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,8 @@ from medeyes_monai.scenes.base import Finding, View
 from medeyes_monai.scenes.content import digest_of
 from medeyes_monai.scenes.intensity import Window, grey_of
 from medeyes_monai.scenes.layout import contact_sheet, look_sheet
-from medeyes_monai.scenes.placing import carried, check_settings, placed, turned
+from medeyes_monai.scenes.parts import part_key, part_of_findings, part_of_image
+from medeyes_monai.scenes.placing import carried, check_settings, placed, same_grid, turned
 from medeyes_monai.scenes.planes import Projection, draw
 from medeyes_monai.scenes.sheet import Sheet
 from medeyes_monai.transforms.array import RegionCrop
@@ -101,8 +104,19 @@ class VolumeScene:
         check_settings(patch, overview_pixels, look_pixels, slabs, look_slices, projection)
         given = placed(image, key)
         self._key, self._labels = key, labels
-        views = (patch, overview_pixels, look_pixels, slabs, projection, look_slices, context, min_extent)
-        self._views = (*views, window, labels, label_extent)
+        self._views: dict[str, Any] = {
+            "patch": patch,
+            "overview_pixels": overview_pixels,
+            "look_pixels": look_pixels,
+            "slabs": slabs,
+            "projection": projection,
+            "look_slices": look_slices,
+            "context": context,
+            "min_extent": min_extent,
+            "window": window,
+            "labels": labels,
+            "label_extent": label_extent,
+        }
         self._image = turned(given)
         self._affine = np.asarray(self._image.affine, dtype=np.float64)
         self._voxels = self._image.as_tensor()[0]
@@ -154,6 +168,24 @@ class VolumeScene:
         """The volume ``(1, X, Y, Z)`` with the scene's axes, its own values (HU for CT), and affine."""
         return self._image
 
+    def with_image(self, image: torch.Tensor, findings: Sequence[Finding] | None = None) -> VolumeScene:
+        """Return the same scene with other voxels on the same scale of grey, and perhaps other findings.
+
+        Args:
+            image: Channel-first, with shape, type and axes of :attr:`image`. Its place in the world stays.
+            findings: What is in it, in voxels of the scene; None leaves the findings.
+
+        Raises:
+            GeometryError: If the image has another shape or type.
+        """
+        other = copy.copy(self)
+        other._image = same_grid(image, self._image, self._key)
+        other._voxels = other._image.as_tensor()[0]
+        other._findings = self._findings if findings is None else tuple(findings)
+        for remembered in ("_overview", "content_digest"):
+            other.__dict__.pop(remembered, None)
+        return other
+
     @property
     def sheet(self) -> Sheet:
         """Where the overview shows what, and the way from its pixels to voxels and back."""
@@ -188,6 +220,23 @@ class VolumeScene:
         """
         region = self._region(box)
         return look_sheet(region, box.clip(self.shape), self._spacing, **self._look_settings)
+
+    def part(self, box: Box) -> VolumeScene:
+        """Return a region as a scene of its own, whose overview shows it on a finer scale.
+
+        Its voxels count from the region's first corner, and so do the numbers of slices. Without a window,
+        intensities are stretched anew.
+
+        Raises:
+            GeometryError: If the box lies outside the volume or does not have three axes.
+        """
+        inside = box.clip(self.shape)
+        return VolumeScene(
+            part_of_image(self._image, inside),
+            key=part_key(self._key, inside),
+            findings=part_of_findings(self._findings, inside),
+            **self._views,
+        )
 
     def on_slice(self, box: Box, index: int) -> Box:
         """Return the box one slice thick that a box with four numbers means on a slice.

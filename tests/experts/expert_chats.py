@@ -22,7 +22,7 @@ from medeyes_monai.trajectory import Episode, Trajectory
 BOXES = '[{"bbox_2d": [200, 100, 400, 300], "label": "ring"}]'
 OPINION = '{"relevant": true, "finding": "ring", "answer": "yes"}'
 QUESTIONS = ("Is there a ring?", "Wo ist der Herd? 在哪里", "")
-STEPS, RATE = 80, 4e-3
+STEPS, RATE = 55, 4e-3
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +35,7 @@ def talker(tmp_path_factory):
         torch.manual_seed(0)
         _learn(policy)
     policy.core.generation_config.do_sample = True  # so that a server heeds the temperature
+    policy.core.generation_config.eos_token_id = policy.end_of_turn
     policy.save(folder)
     return folder
 
@@ -59,8 +60,7 @@ def _lessons():
         for prompt, said in ((scan, BOXES), (DRILL_PROMPT, OPINION)):
             noise = rng.integers(0, 256, (56, 56, 3), np.uint8)
             plain = np.full((56, 84, 3), 100 * number, np.uint8)
-            for picture in (noise, plain):
-                yield picture, prompt.replace("{query}", question), said
+            yield (plain if number else noise), prompt.replace("{query}", question), said
 
 
 def _lesson(policy, picture, asked, said):

@@ -5,7 +5,7 @@ import string
 import pytest
 import torch
 
-SIDE = 64  # to which their processors bring a picture
+SIDE = 64  # to which processors bring a picture; Grounding DINO's coarsest map needs more than one cell
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +93,7 @@ def grounding_dino():
         d_model=32,
         max_text_len=64,
     )
-    images = GroundingDinoImageProcessorPil(size={"shortest_edge": SIDE, "longest_edge": 2 * SIDE})
+    images = GroundingDinoImageProcessorPil(size={"shortest_edge": 96, "longest_edge": 192})
     return spread_out(GroundingDinoForObjectDetection(config), 0.1), GroundingDinoProcessor(images, tokenizer)
 
 

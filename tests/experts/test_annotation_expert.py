@@ -1,15 +1,17 @@
 import statistics
 
 import pytest
-from expert_scenes import EXACT, QUERY, RingReader, bare_scene, make_scene
+import torch
+from expert_scenes import EXACT, QUERY, RingReader, bare_scene, make_scene, make_volume
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts import AnnotationExpert, Reading, Verdict, checked
 from medeyes_monai.geometry import Box
 from medeyes_monai.navigator import Navigator
-from medeyes_monai.scenes import Finding
+from medeyes_monai.scenes import Finding, VolumeScene
 
 
 def test_without_noise_a_scan_finds_each_finding_and_names_only_the_plain_ones():
@@ -133,3 +135,22 @@ def test_a_rough_region_is_named_only_after_a_closer_look_and_a_scan_alone_never
 
     assert looks("both") == (["scan", "drill"], "ring", "yes")
     assert looks("scan") == (["scan", "scan"], "candidate", "no")
+
+
+def test_regions_of_a_volume_have_about_the_same_extent_in_millimetres_along_each_axis():
+    image = torch.zeros(1, 100, 100, 40, dtype=torch.int16)
+    affine = torch.diag(torch.tensor([-0.8, -0.8, 4.0, 1.0]))
+    finding = Finding(Box((50, 50, 20), (54, 54, 22)), "ring")
+    scene = VolumeScene(MetaTensor(image, affine=affine), key="ct", findings=(finding,))
+    (candidate,) = checked.scan(AnnotationExpert(**EXACT, min_extent=40), scene, QUERY)
+    assert candidate.box.extent == (40, 40, 8)  # 32 mm: 40 of 0.8 and 8 of 4.0
+    assert candidate.box.contains(finding.box.centre)
+    assert all(
+        c.box.extent[2] <= 8 for c in AnnotationExpert(false_alarm_rate=9, min_extent=40).scan(scene, QUERY)
+    )
+
+
+def test_a_drill_of_a_volume_names_what_is_there():
+    expert = AnnotationExpert(RingReader(), **EXACT)
+    assert expert.drill(make_volume(), Box((20, 30, 2), (40, 50, 22)), QUERY) == Verdict(0.92, "ring", "yes")
+    assert expert.drill(make_volume(), Box((0, 0, 0), (9, 9, 9)), QUERY).finding == "normal"

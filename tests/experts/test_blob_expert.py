@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
-from expert_scenes import QUERY, make_scene
+import torch
+from expert_scenes import QUERY, PlainVolume, make_scene, make_volume
+from monai.data import MetaTensor
 
-from medeyes_monai.experts import BlobExpert
+from medeyes_monai.errors import ExpertError
+from medeyes_monai.experts import BlobExpert, checked
 from medeyes_monai.geometry import Box
-from medeyes_monai.scenes import ImageScene
+from medeyes_monai.scenes import ImageScene, VolumeScene
 
 
 def test_blobs_finds_the_bright_and_the_dark_spot_first_and_says_so():
@@ -36,3 +39,43 @@ def test_blobs_keeps_no_more_than_the_best_and_none_that_overlap_much():
     many = BlobExpert(max_candidates=6, min_extent=1).scan(ImageScene(noise, key="noise"), QUERY)
     assert len(many) <= 6
     assert all(a.box.iou(b.box) < 0.35 for a in many for b in many if a is not b)
+
+
+def test_blobs_of_a_volume_are_its_bright_and_dark_ball():
+    expert = BlobExpert(min_extent=16)
+    bright, dark = checked.scan(expert, make_volume(), QUERY)[:2]
+    assert {bright.finding, dark.finding} == {"bright spot", "dark spot"}
+    by_name = {c.finding: c.box for c in (bright, dark)}
+    assert by_name["bright spot"].contains((30, 40, 12))
+    assert by_name["dark spot"].contains((70, 60, 28))
+
+
+def test_a_drill_into_a_ball_is_surer_than_beside_it():
+    expert, scene = BlobExpert(min_extent=16), make_volume()
+    on, beside = (
+        expert.drill(scene, b, QUERY) for b in (Box((20, 30, 2), (40, 50, 22)), Box((0, 0, 0), (16, 16, 16)))
+    )
+    assert (on.finding, beside.finding) == ("bright spot", "uniform")
+    assert on.confidence > beside.confidence
+
+
+def test_thick_slices_make_no_flat_blobs():
+    """A ball of 12 mm in voxels of 1 x 1 x 4 mm is 3 slices thick, and is found as a ball."""
+    x, y, z = np.ogrid[:64, :64, :16]
+    image = torch.full((1, 64, 64, 16), -800, dtype=torch.int16)
+    image[0][torch.from_numpy((x - 40) ** 2 + (y - 20) ** 2 + (4 * (z - 10)) ** 2 < 36)] = 40
+    affine = torch.diag(torch.tensor([-1.0, -1.0, 4.0, 1.0]))
+    scene = VolumeScene(MetaTensor(image, affine=affine), key="thick")
+    best = BlobExpert(min_extent=16).scan(scene, QUERY)[0]
+    assert best.box.contains((40, 20, 10))
+    assert best.finding == "bright spot"
+    assert best.box.extent[2] * 4 <= 2 * best.box.extent[0]
+
+
+def test_a_flat_volume_has_no_blobs_and_one_without_voxels_is_refused():
+    flat = PlainVolume(torch.full((1, 30, 30, 10), 7.0))
+    assert BlobExpert().scan(flat, QUERY) == ()
+    assert BlobExpert().drill(flat, Box((0, 0, 0), (1, 1, 1)), QUERY).finding == "uniform"
+    flat.image = None
+    with pytest.raises(ExpertError, match=r"blobs-.*needs the voxels"):
+        BlobExpert().scan(flat, QUERY)

@@ -158,9 +158,11 @@ def test_weights_decide_whom_to_believe():
     loud, quiet = Verdict(0.8, "ring", "yes"), Verdict(0.4, "disc", "no")
     believed = drill_of(loud, quiet, weights=(1, 3))
     assert believed.confidence == pytest.approx(0.5)  # (0.8 + 3 * 0.4) / 4
-    assert (believed.finding, believed.answer) == ("disc", "no")  # 3 * 0.4 > 0.8
+    assert (believed.finding, believed.answer) == ("disc", "no")
     assert believed.disagreement == pytest.approx(2 * math.sqrt(3 / 16))  # of the answers: shares 1/4 and 3/4
-    assert drill_of(loud, quiet).answer == "yes"
+    assert drill_of(loud, quiet).answer == "yes"  # of equal weights the more confident
+    assert drill_of(loud, quiet, quiet).answer == "no"
+    assert drill_of(loud, Verdict(0.1, "", None), weights=(1, 3)).answer == "yes"  # who says nothing abstains
 
 
 def test_disagreement_is_one_if_half_are_sure_and_half_see_nothing():

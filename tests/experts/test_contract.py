@@ -200,6 +200,10 @@ FAILING = {
         {"scan": lambda *_: [Candidate(INSIDE, 0.1), Candidate(INSIDE, 0.2)]},
         "best first",
     ),
+    "drawing by the key": (
+        {"scan": lambda self, scene, query: [Candidate(INSIDE, len(scene.key) / 100)]},
+        "same image under another key, its scan says something else",
+    ),
     "no name": ({"name": ""}, "name is a text"),
     "a strange claim": ({"axes": 2}, r"axes is \(2,\), \(3,\) or \(2, 3\), got 2"),
     "a scene that is not claimed": ({"axes": (3,)}, "takes volumes, the scene has 2 axes"),
@@ -236,6 +240,14 @@ def test_an_expert_that_changes_when_it_is_made_anew_is_found_out():
         check_expert(
             failing(name="mine0"), make_scene(), QUERY, lambda: failing(name=f"mine{next(numbers) + 1}")
         )
+
+
+def test_an_expert_that_says_that_it_draws_by_the_key_may():
+    check_expert(
+        failing(scan=lambda self, scene, query: [Candidate(INSIDE, len(scene.key) / 100)], reads_key=True),
+        make_scene(),
+        QUERY,
+    )
 
 
 def test_calls_that_depend_on_what_was_asked_before_are_found_out():

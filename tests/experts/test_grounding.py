@@ -1,6 +1,7 @@
 """Text-prompted detection: where regions lie, what is said of them, and the models of transformers."""
 
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -177,6 +178,20 @@ def test_nonsense_of_a_model_is_refused_with_the_experts_name(grounder):
     for call in (lambda: expert.scan(scene, "x"), lambda: expert.drill(scene, Box.whole(scene.shape), "x")):
         with pytest.raises(ExpertError, match=f"^{expert.name}: "):
             call()
+
+
+def test_a_picture_that_the_model_refuses_is_the_experts_failure_and_a_wrong_setting_is_not():
+    grounder = Saying()
+    expert, scene = GroundingExpert(grounder), scene_with(Box((0, 0), (1, 1)))
+    for problem in (RuntimeError("too small\nat layer 3"), ValueError("too small")):
+        grounder.find = Mock(side_effect=problem)
+        with pytest.raises(
+            ExpertError, match=f"^{expert.name}: the model refused a picture of 180 x 300: too small$"
+        ):
+            expert.scan(scene, "x")
+    grounder.find = Mock(side_effect=ConfigError("no such model"))
+    with pytest.raises(ConfigError, match="no such model"):
+        expert.scan(scene, "x")
 
 
 def test_volumes_and_scenes_without_voxels_are_refused():

@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
+from pydicom.data import get_testdata_file
 
 from medeyes_monai.errors import ConfigError, GeometryError
 from medeyes_monai.geometry import Box, carry_box, from_world, to_world
-from medeyes_monai.io import read_volume
+from medeyes_monai.io import read_image, read_volume
 from medeyes_monai.scenes import BlankedScene, Finding, ImageScene, Scene, VolumeScene
 from medeyes_monai.scenes.planes import DIGITS
 
@@ -439,6 +440,15 @@ def test_a_slice_that_is_not_there_is_refused():
 
 
 # real volumes
+
+
+def test_a_stored_axial_slice_looks_the_same_in_both_scenes():
+    path, whole = get_testdata_file("CT_small.dcm"), Box((0, 0), (128, 128))
+    picture = ImageScene(read_image(path), key="a", window="soft_tissue").look(whole)
+    volume = VolumeScene(read_volume(path), key="b", window="soft_tissue", labels=False)
+    assert volume.shape == (128, 128, 1)
+    shown = volume.look(volume.on_slice(whole, 0))
+    assert np.abs(shown.pixels.astype(int) - picture.pixels).max() <= 1
 
 
 def labels_of(path, number):

@@ -21,6 +21,8 @@ from medeyes_monai.trajectory import Episode, Fixation, Trajectory
 class Findings:
     """The part of a scene that metrics read: what the data say is there."""
 
+    key = "image"
+
     def __init__(self, *findings):
         self.findings = findings
 

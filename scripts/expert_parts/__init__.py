@@ -1,0 +1,1 @@
+"""Parts of ``scripts/train_expert.py`` and ``scripts/measure_experts.py``."""
