@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, phantom_cases
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
+from policies import FAMILIES, phantom_cases
 from tiny_families import make_idefics3
 
 from medeyes_monai.errors import ConfigError

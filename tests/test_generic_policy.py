@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import phantom_cases
 from PIL import Image
+from policies import phantom_cases
 from test_rollout import TOLERANCE, cached_logprobs, ragged_episodes
 from tiny_families import make_gemma3, make_idefics3
 from transformers import AutoProcessor

@@ -5,7 +5,7 @@ import math
 from types import SimpleNamespace
 
 import pytest
-from conftest import phantom_cases
+from policies import phantom_cases
 
 from medeyes_monai.data.phantom import PhantomReader
 from medeyes_monai.errors import ConfigError, ExpertError

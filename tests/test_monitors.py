@@ -11,10 +11,10 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
-from conftest import LookingPolicy, phantom_cases
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.handlers import TensorBoardStatsHandler
+from policies import LookingPolicy, phantom_cases
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medeyes_monai.data.phantom import PhantomVQA

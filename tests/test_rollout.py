@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import LookingPolicy, phantom_cases
+from policies import LookingPolicy, phantom_cases
 
 from medeyes_monai.geometry import Box
 from medeyes_monai.policy import HuggingFacePolicy, Segment, joined

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES, phantom_cases
 from monai.handlers import StatsHandler, TensorBoardStatsHandler, from_engine
+from policies import FAMILIES, phantom_cases
 from torch.utils.data import Dataset
 
 from medeyes_monai.data.phantom import PhantomReader

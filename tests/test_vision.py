@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LookingPolicy, phantom_cases
 from PIL import Image
+from policies import LookingPolicy, phantom_cases
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.vision import VisionMemo
