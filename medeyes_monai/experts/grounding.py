@@ -210,7 +210,8 @@ def _check(found: Grounding, picture: Picture, name: str) -> None:
     if not all(shapes) or (found.masks is not None and found.masks.shape != (number, *picture.shape[:2])):
         raise ExpertError(
             f"{name}: {number} scores need as many boxes, labels and masks of the picture, got boxes "
-            f"{found.boxes.shape}, {len(found.labels)} labels and masks {np.shape(found.masks)}"
+            f"{found.boxes.shape}, {len(found.labels)} labels and masks "
+            f"{None if found.masks is None else found.masks.shape}"
         )
     if not (np.isfinite(found.boxes).all() and ((found.scores >= 0) & (found.scores <= 1)).all()):
         raise ExpertError(f"{name}: the model returned a box or score that is out of its range")

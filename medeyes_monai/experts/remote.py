@@ -70,6 +70,8 @@ class RemoteExpert:
         medeyes_monai.errors.ExpertError: remote expert at http://127.0.0.1:9: cannot be reached ...
     """
 
+    reads_key = True  # it is sent along, and the served expert may draw by it
+
     def __init__(
         self,
         url: str,
@@ -96,7 +98,6 @@ class RemoteExpert:
             seed=seed,
         )
         self.expert, self.send_findings = expert, send_findings
-        self.reads_key = send_findings  # experts made of annotations draw their errors by it
         self._sent: tuple[Scene, dict[str, str]] | None = None
 
     @property

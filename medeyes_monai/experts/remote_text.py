@@ -52,8 +52,9 @@ def url_parts(url: str) -> tuple[str, bool, str, int | None, str]:
 def own_words(data: bytes) -> str:
     """Return a server's explanation, shortened; nothing where there is none in the expected place."""
     try:
-        error = json.loads(data)["error"]
-        return f" ({shown(str(error['message']))})"
+        said = json.loads(data)
+        error = said["error"] if "error" in said else said["detail"]
+        return f" ({shown(str(error['message'] if isinstance(error, dict) else error))})"
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
 

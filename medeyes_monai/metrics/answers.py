@@ -82,7 +82,7 @@ class Scores:
         if not keep.any():
             raise ConfigError(f"none of {len(wanted)} questions is among the {len(self)} that were scored")
         rows = np.flatnonzero(keep)
-        names = {
+        names: dict[str, Any] = {
             field: tuple(getattr(self, field)[n] for n in rows) for field in ("cases", "images", "answers")
         }
         numbers = {field: getattr(self, field)[rows] for field in ("score", "closed", "looks", "extras")}

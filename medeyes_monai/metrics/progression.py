@@ -71,8 +71,8 @@ class ProgressionMetric(EpisodeFigures):
         rows = self.collected()
         figures = dict(zip(self.columns, estimates(rows.figures, rows.images), strict=True))
         logs = figures["size_ratio"]
-        ends = (math.exp(value) for value in (logs.value, logs.low, logs.high))
-        figures["size_ratio"] = Estimate(*ends, logs.count)
+        value, low, high = (math.exp(log) for log in (logs.value, logs.low, logs.high))
+        figures["size_ratio"] = Estimate(value, low, high, logs.count)
         return Progression(MappingProxyType(figures), len(rows.cases))
 
 

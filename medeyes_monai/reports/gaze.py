@@ -119,7 +119,7 @@ def look_words(look: Fixation) -> str:
         >>> look_words(Fixation("", Box((0, 0), (9, 9)), "scan", confidence=0.9, disagreement=0.25))
         'scan, confidence 0.90, disagreement 0.25'
     """
-    words = [look.mode] if look.mode else []
+    words: list[str] = [look.mode] if look.mode else []
     words += [f"confidence {look.confidence:.2f}"] if look.confidence is not None else []
     return ", ".join([*words, f"disagreement {look.disagreement:.2f}"] if look.disagreement else words)
 
