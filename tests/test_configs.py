@@ -131,8 +131,9 @@ def test_the_command_at_the_top_of_an_overlay_names_it_and_can_be_parsed(file):
     assert words[:3] == ["python", "-m", "medeyes_monai"]
     asked = _parser().parse_args(words[3:])
     assert asked.verb == "train"
-    assert name_of(file) in asked.config
-    check_config(TRAIN, [ROOT / c for c in asked.config], **dict(map(read_setting, asked.set)))
+    files = [*asked.config, *([f"configs/experts/{asked.expert}.yaml"] if asked.expert else [])]
+    assert name_of(file) in files
+    check_config(TRAIN, [ROOT / f for f in files], **dict(map(read_setting, asked.set)))
 
 
 def test_a_policy_overlay_goes_on_top_of_a_data_overlay(checkpoints, tmp_path, data):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import numpy.typing as npt
 from monai.data.box_utils import non_max_suppression
-from scipy.ndimage import gaussian_laplace, maximum_filter
+from scipy.ndimage import gaussian_laplace
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts.base import Candidate, Verdict
@@ -135,7 +137,7 @@ def _shown(box: Box, view: GreyView) -> Box:
 def _spots(grey: Grey, limit: int) -> list[Box]:
     """Return the strongest peaks of the scale space as boxes in pixels, overlapping ones dropped."""
     stack = np.stack([np.abs(gaussian_laplace(grey, s, mode="nearest")) * s**2 for s in SIGMAS])
-    peaks = np.argwhere((stack == maximum_filter(stack, size=3)) & (stack > VISIBLE / 2))
+    peaks = _peaks(stack, VISIBLE / 2)
     strengths = stack[tuple(peaks.T)]
     order = np.argsort(-strengths, kind="stable")[:_PEAKS]
     boxes = [_around(peaks[i], grey.shape) for i in order]
@@ -144,6 +146,25 @@ def _spots(grey: Grey, limit: int) -> list[Box]:
     corners = np.asarray([box.corners for box in boxes], dtype=np.float32)
     kept = non_max_suppression(corners, strengths[order].astype(np.float32), NMS_IOU, limit)
     return [boxes[int(i)] for i in kept]
+
+
+def _peaks(values: Grey, least: float) -> npt.NDArray[np.int64]:
+    """Return the places ``[n, axes]`` of values above ``least`` that no neighbour exceeds, in order.
+
+    These are the places at which a ``maximum_filter`` of size 3 changes nothing. It is quicker: comparisons
+    along each axis leave few places, and only those are compared with all neighbours.
+    """
+    is_peak = values > least
+    for axis in range(values.ndim):
+        value, kept = np.moveaxis(values, axis, 0), np.moveaxis(is_peak, axis, 0)
+        kept[1:] &= value[1:] >= value[:-1]
+        kept[:-1] &= value[:-1] >= value[1:]
+    places = np.argwhere(is_peak)
+    last = np.asarray(values.shape) - 1
+    for offset in product((-1, 0, 1), repeat=values.ndim):
+        beside = np.clip(places + offset, 0, last)
+        places = places[values[tuple(places.T)] >= values[tuple(beside.T)]]
+    return places
 
 
 def _around(peak: npt.NDArray[np.int64], shape: tuple[int, ...]) -> Box:

@@ -50,7 +50,12 @@ def url_parts(url: str) -> tuple[str, bool, str, int | None, str]:
 
 
 def own_words(data: bytes) -> str:
-    """Return a server's explanation, shortened; nothing where there is none in the expected place."""
+    """Return a server's explanation, shortened; nothing where there is none in one of the usual places.
+
+    Example:
+        >>> own_words(b'{"error": {"message": "busy"}}'), own_words(b'{"detail": "busy"}'), own_words(b"busy")
+        (' (busy)', ' (busy)', '')
+    """
     try:
         said = json.loads(data)
         error = said["error"] if "error" in said else said["detail"]

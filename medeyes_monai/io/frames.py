@@ -133,6 +133,9 @@ def _frame(path: Path, number: int, series: str, dataset: pydicom.Dataset, tags:
     axes = _numbers(tags, "ImageOrientationPatient", 6).reshape(2, 3)
     if min(down, across) <= 0 or np.abs(axes @ axes.T - np.eye(2)).max() > SQUARE:
         raise RefusedError("has pixels of no size, or an orientation whose axes are not at right angles")
+    slope = _number(tags, "RescaleSlope", 1.0)
+    if slope == 0:
+        raise RefusedError("has a RescaleSlope of 0, which makes all values equal")
     depth = tags["SpacingBetweenSlices"] or tags["SliceThickness"] or 1.0
     return Frame(
         path=path,
@@ -143,7 +146,7 @@ def _frame(path: Path, number: int, series: str, dataset: pydicom.Dataset, tags:
         axes=axes,
         position=_numbers(tags, "ImagePositionPatient", 3),
         depth_mm=abs(float(depth)),
-        slope=_number(tags, "RescaleSlope", 1.0),
+        slope=slope,
         intercept=_number(tags, "RescaleIntercept", 0.0),
     )
 

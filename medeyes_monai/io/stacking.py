@@ -24,6 +24,7 @@ EVEN = 0.05
 STRAIGHT = 0.1
 """A slice may lie this far beside the line through the others. Unit: pixels."""
 MOST_LISTED = 12
+MOST_SERIES = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,12 +42,18 @@ class Stack:
 
 
 def stacks_of(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Group slices by series, size, spacing and orientation, in order of first appearance."""
+    """Group slices by series, size, spacing and orientation, in order of first appearance.
+
+    Raises:
+        RefusedError: If there are very many groups.
+    """
     groups: list[list[Frame]] = []
     for frame in frames:
         home = next((group for group in groups if _together(group[0], frame)), None)
         if home is None:
             groups.append([frame])
+            if len(groups) > MOST_SERIES:
+                raise RefusedError(f"holds more than {MOST_SERIES} series; pass a list of the files of one")
         else:
             home.append(frame)
     return groups

@@ -62,10 +62,10 @@ def read_volume(
         max_voxels: Most voxels.
 
     Returns:
-        ``(1, X, Y, Z)``. ``uint8`` where the file holds 8-bit values, ``int16`` where all values are whole
-        numbers that fit, else ``float32``; DICOM is rescaled (Hounsfield for CT). ``affine`` is 4x4, from
-        voxel indices to RAS+ millimetres; ``meta["original_affine"]`` and ``meta["spatial_shape"]`` are
-        those of the stored axes.
+        ``(1, X, Y, Z)``. ``uint8`` where a NIfTI or NRRD file holds 8-bit values, ``int16`` where all values
+        are whole numbers that fit, else ``float32``; DICOM is rescaled (Hounsfield for CT). ``affine`` is
+        4x4, from voxel indices to RAS+ millimetres; ``meta["original_affine"]`` and
+        ``meta["spatial_shape"]`` are those of the stored axes.
 
     Raises:
         UnreadableImageError: If the path is missing, damaged, too large, of another format, in colour or over

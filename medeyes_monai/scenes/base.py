@@ -62,7 +62,8 @@ class Scene(Protocol):
     def frame(self) -> tuple[int, ...]:
         """Extent of the frame in which a policy that speaks in pixels gives boxes, one per spatial axis.
 
-        Of a picture, this is the size of its overview as the policy sees it, ``(columns, rows)``.
+        Of a picture, this is the size of its overview as the policy sees it, ``(columns, rows)``; of a
+        volume, the size of a cell of its contact sheet and the number of slices.
         """
 
     @property

@@ -78,6 +78,7 @@ class ImageScene:
             raise GeometryError(f"{key}: an image scene needs (1 or 3, X, Y), got shape {tuple(image.shape)}")
         self._key = key
         self._image = _to_uint8(image, window, key)
+        self._shape = (int(self._image.shape[1]), int(self._image.shape[2]))
         self._findings = tuple(findings)
         for finding in self._findings:
             if not finding.box.is_inside(self.shape):
@@ -105,7 +106,7 @@ class ImageScene:
     @property
     def shape(self) -> tuple[int, ...]:
         """Extent of the image, ``(x, y)``. Unit: pixels."""
-        return (int(self._image.shape[1]), int(self._image.shape[2]))
+        return self._shape
 
     @property
     def frame(self) -> tuple[int, ...]:

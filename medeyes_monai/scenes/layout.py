@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+from medeyes_monai.errors import ConfigError
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes.sheet import PLANES, Panel, Plane, Sheet
 from medeyes_monai.transforms.array import fit_grid
@@ -29,6 +30,9 @@ def tiles_for(
         patch: Side of the policy's grid. Unit: pixels.
         max_pixels: Most pixels of the whole sheet.
 
+    Raises:
+        ConfigError: If the budget holds no such grid.
+
     Example:
         >>> tiles_for(16, (350.0, 350.0), patch=32, max_pixels=128 * 128)
         (4, (32, 32))
@@ -46,7 +50,7 @@ def tiles_for(
         if best is None or error < best[0]:
             best = (error, columns, tile)
     if best is None:
-        raise ValueError(f"{max_pixels} pixels hold no {number} tiles of {patch}x{patch}")
+        raise ConfigError(f"{max_pixels} pixels hold no {number} tiles of {patch}x{patch}; raise the budget")
     return best[1], best[2]
 
 

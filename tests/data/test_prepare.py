@@ -122,18 +122,33 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path, dra
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
-def test_what_a_crash_leaves_half_written_is_written_again(tmp_path, drawn):
+@pytest.mark.parametrize("cut", [1, 4, 20, 120])
+def test_what_a_crash_leaves_half_written_is_written_again(tmp_path, drawn, cut):
     contents = [drawn(n) for n in range(3)]
     with pytest.raises(Killed):
         prepare(Pictures(contents, stop_at=2), "p", tmp_path, quiet=True)
     journal = tmp_path / ".journal"
-    journal.write_text(journal.read_text()[:-20])  # the line of the second picture is cut
+    journal.write_text(journal.read_text()[:-cut])  # the line of the second picture is cut
     (tmp_path / "images" / "0.png").unlink()
     (tmp_path / "images" / ".1.png.abc.part").write_bytes(b"half")
     done = prepare(Pictures(contents), "p", tmp_path, quiet=True)
     assert done.resumed == 1
     assert [(tmp_path / "images" / f"{n}.png").read_bytes() for n in range(3)] == contents
     assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_picture_under_another_name_in_another_split_is_found_by_its_content(tmp_path, drawn):
+    class Splits(Pictures):
+        def splits(self):
+            return ("train", "test")
+
+        def records(self, split):
+            return super().records(split)[:2] if split == "train" else super().records(split)[2:]
+
+    prepare(Splits([drawn(n) for n in (0, 1, 1)]), "p", tmp_path, quiet=True)
+    rows = [json.loads(line) for s in ("train", "test") for line in (tmp_path / f"{s}.jsonl").open()]
+    assert [row["image"] for row in rows] == ["images/0.png", "images/1.png", "images/2.png"]
+    assert [row["metadata"]["in_other_splits"] for row in rows] == [[], ["test"], ["train"]]
 
 
 def test_a_picture_that_has_changed_meanwhile_is_written_again(tmp_path, drawn):

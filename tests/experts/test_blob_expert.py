@@ -2,10 +2,14 @@ import numpy as np
 import pytest
 import torch
 from expert_scenes import QUERY, PlainVolume, make_scene, make_volume
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from monai.data import MetaTensor
+from scipy.ndimage import maximum_filter
 
 from medeyes_monai.errors import ExpertError
 from medeyes_monai.experts import BlobExpert, checked
+from medeyes_monai.experts.blobs import _peaks
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes import ImageScene, VolumeScene
 
@@ -79,3 +83,11 @@ def test_a_flat_volume_has_no_blobs_and_one_without_voxels_is_refused():
     flat.image = None
     with pytest.raises(ExpertError, match=r"blobs-.*needs the voxels"):
         BlobExpert().scan(flat, QUERY)
+
+
+@given(st.integers(0, 999), st.sampled_from([(7, 9), (4, 5, 6), (1, 3, 8)]), st.sampled_from([2, 4, 200]))
+@settings(max_examples=60, deadline=None)
+def test_peaks_are_the_places_at_which_a_maximum_filter_changes_nothing(seed, shape, levels):
+    values = np.random.default_rng(seed).integers(0, levels, shape) / levels  # few levels make plateaus
+    expected = np.argwhere((values == maximum_filter(values, size=3)) & (values > 0.3))
+    assert np.array_equal(_peaks(values, 0.3), expected)

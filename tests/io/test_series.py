@@ -320,6 +320,13 @@ def test_a_folder_without_slices_and_an_empty_list_are_refused(tmp_path):
     refused([tmp_path / "a.txt"], "a.txt")
 
 
+def test_a_slope_of_nothing_and_very_many_series_are_refused(tmp_path, monkeypatch):
+    refused(save(tmp_path / "s", series(VOXELS, RescaleSlope=0, RescaleIntercept=0)), "RescaleSlope of 0")
+    many = [series(VOXELS[..., :1], SeriesInstanceUID=f"1.2.3.{k}")[0] for k in range(4)]
+    monkeypatch.setattr("medeyes_monai.io.stacking.MOST_SERIES", 3)
+    refused(save(tmp_path / "t", many), "more than 3 series")
+
+
 def test_the_limit_holds_for_the_whole_volume(tmp_path):
     folder = save(tmp_path / "s", series(VOXELS))
     refused(folder, "raise max_voxels", max_voxels=7 * 6 * 5 - 1)
