@@ -386,7 +386,7 @@ def test_the_growth_of_the_gap_and_its_error_are_the_hand_worked_ones():
 def test_a_training_of_the_bundle_is_watched_and_what_is_seen_is_logged(tmp_path):
     parser = ConfigParser()
     parser.read_config(str(BUNDLE / "configs" / "train.yaml"))
-    small = {"max_epochs": 1, "epoch_length": 2, "questions": 2, "draws": 2, "probe_interval": 2}
+    small = {"max_epochs": 1, "epoch_length": 2, "questions": 4, "draws": 4, "probe_interval": 2}
     small |= {"probe_size": 14, "bundle_root": str(BUNDLE), "device": "cpu", "output_dir": str(tmp_path)}
     small |= {f"train::monitors::{n}::window": 2 for n in range(5)}
     small |= {"train::monitors::5::least": 1, "train::monitors::5::families": None}

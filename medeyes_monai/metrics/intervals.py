@@ -97,7 +97,7 @@ def estimates(
     total, known = sums.sum(0), counts.sum(0)
     means = _resampled_means(sums, counts, resamples, seed)
     return [
-        Estimate(total[n] / known[n], *_ends(means[:, n]), int(known[n]))
+        Estimate(float(total[n] / known[n]), *_ends(means[:, n]), int(known[n]))
         if known[n]
         else Estimate(math.nan, math.nan, math.nan, 0)
         for n in range(table.shape[1])

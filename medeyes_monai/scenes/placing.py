@@ -85,4 +85,8 @@ def same_grid(image: torch.Tensor, grid: MetaTensor, key: str) -> MetaTensor:
             f"{tuple(image.shape)}"
         )
     voxels = image.as_tensor() if isinstance(image, MetaTensor) else image
-    return MetaTensor(voxels, affine=grid.affine, meta=dict(grid.meta))
+    return MetaTensor(
+        voxels,
+        affine=grid.affine,
+        meta={name: value for name, value in grid.meta.items() if name != "affine"},
+    )

@@ -14,13 +14,13 @@ from medeyes_monai.metrics.scoring.presets import (
 )
 from medeyes_monai.metrics.scoring.quantities import Quantity, distance, read_quantity
 from medeyes_monai.metrics.scoring.rules import answers_match
-from medeyes_monai.metrics.scoring.words import ABBREVIATIONS, normalise, words
+from medeyes_monai.metrics.scoring.words import SPELLINGS, normalise, words
 
 __all__ = [
-    "ABBREVIATIONS",
     "OVERLAPS",
     "OWN",
     "PRESETS",
+    "SPELLINGS",
     "AnswerType",
     "Judgement",
     "Preset",

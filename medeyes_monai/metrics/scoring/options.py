@@ -11,9 +11,9 @@ from typing import NamedTuple
 from medeyes_monai.metrics.scoring.polarity import polarity
 from medeyes_monai.metrics.scoring.words import Word, fold, words, words_of
 
-__all__ = ["MAX_CHARACTERS", "NEGATIONS", "is_option", "named_option"]
+__all__ = ["MAX_SENTENCE", "NEGATIONS", "is_option", "named_option"]
 
-MAX_CHARACTERS = 2000
+MAX_SENTENCE = 2000
 """Longest answer that is searched for options; a longer one may only be an option as a whole."""
 NEGATIONS = frozenset(
     "no not never without neither nor cannot cant isnt arent wasnt werent doesnt dont didnt except excluded "
@@ -97,7 +97,7 @@ def named_option(text: str, options: Sequence[str]) -> int | None:
         (None, None)
     """
     whole = is_option(text, options)
-    if whole is not None or len(text) > MAX_CHARACTERS:
+    if whole is not None or len(text) > MAX_SENTENCE:
         return whole
     plain, folded, said = [words(option) for option in options], fold(text), polarity(text)
     texts = list(_texts(words_of(folded), [[] if option in _POLAR else option for option in plain]))
@@ -135,7 +135,8 @@ def _without(text: str, mentions: Sequence[_Mention]) -> str:
     """Return a text of the same length without what was read."""
     parts, end = [], 0
     for mention in mentions:
-        parts += [text[end : mention.start], _GONE * (mention.stop - mention.start)]
+        start = max(end, mention.start)  # two may stand in one abbreviation
+        parts += [text[end:start], _GONE * (mention.stop - start)]
         end = mention.stop
     return "".join([*parts, text[end:]])
 

@@ -33,8 +33,8 @@ def overlap_of_words(given: Sequence[str], wanted: Sequence[str]) -> tuple[float
     """Return precision, recall and F1 of shared words.
 
     Example:
-        >>> overlap_of_words(["left", "left", "lung"], ["left", "lung", "base", "nodule"])
-        (0.6666666666666666, 0.5, 0.5714285714285714)
+        >>> overlap_of_words(["left", "left", "lung"], ["left", "lung"])
+        (0.6666666666666666, 1.0, 0.8)
     """
     shared = (Counter(given) & Counter(wanted)).total()
     if not shared:

@@ -10,44 +10,44 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-__all__ = ["ABBREVIATIONS", "CARDINALS", "Word", "fold", "normalise", "words", "words_of"]
+__all__ = ["CARDINALS", "MAX_CHARACTERS", "SPELLINGS", "Word", "fold", "normalise", "words", "words_of"]
 
-ABBREVIATIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "%": ("percent", "per cent"),
-        "cm": ("centimeter", "centimeters", "centimetre", "centimetres"),
-        "mm": ("millimeter", "millimeters", "millimetre", "millimetres"),
-        "ml": ("milliliter", "milliliters", "millilitre", "millilitres"),
-        "ct": ("computed tomography", "computerized tomography", "computerised tomography"),
-        "mri": ("magnetic resonance imaging",),
-        "xray": ("x ray",),
-        "cxr": ("chest x ray", "chest xray"),
-        "dwi": ("diffusion weighted imaging",),
-        "flair": ("fluid attenuated inversion recovery",),
-        "ecg": ("ekg", "electrocardiogram"),
-        "csf": ("cerebrospinal fluid",),
-        "cns": ("central nervous system",),
-        "gi": ("gastrointestinal",),
-        "copd": ("chronic obstructive pulmonary disease",),
-        "hcc": ("hepatocellular carcinoma",),
-        "ivc": ("inferior vena cava",),
-        "svc": ("superior vena cava",),
-        "mca": ("middle cerebral artery",),
-        "rul": ("right upper lobe",),
-        "rml": ("right middle lobe",),
-        "rll": ("right lower lobe",),
-        "lul": ("left upper lobe",),
-        "lll": ("left lower lobe",),
-        "ruq": ("right upper quadrant",),
-        "rlq": ("right lower quadrant",),
-        "luq": ("left upper quadrant",),
-        "llq": ("left lower quadrant",),
-    }
+SPELLINGS: tuple[tuple[str, ...], ...] = (
+    ("%", "percent", "per cent"),
+    ("cm", "centimeter", "centimeters", "centimetre", "centimetres"),
+    ("mm", "millimeter", "millimeters", "millimetre", "millimetres"),
+    ("ml", "milliliter", "milliliters", "millilitre", "millilitres"),
+    ("computed tomography", "ct", "computerized tomography", "computerised tomography"),
+    ("magnetic resonance imaging", "mri"),
+    ("xray", "x ray"),
+    ("chest xray", "cxr", "chest x ray"),
+    ("diffusion weighted imaging", "dwi"),
+    ("fluid attenuated inversion recovery", "flair"),
+    ("electrocardiogram", "ecg", "ekg"),
+    ("cerebrospinal fluid", "csf"),
+    ("central nervous system", "cns"),
+    ("gastrointestinal", "gi"),
+    ("chronic obstructive pulmonary disease", "copd"),
+    ("hepatocellular carcinoma", "hcc"),
+    ("inferior vena cava", "ivc"),
+    ("superior vena cava", "svc"),
+    ("middle cerebral artery", "mca"),
+    ("right upper lobe", "rul"),
+    ("right middle lobe", "rml"),
+    ("right lower lobe", "rll"),
+    ("left upper lobe", "lul"),
+    ("left lower lobe", "lll"),
+    ("right upper quadrant", "ruq"),
+    ("right lower quadrant", "rlq"),
+    ("left upper quadrant", "luq"),
+    ("left lower quadrant", "llq"),
 )
-"""Abbreviations that have one reading in answers about images, with what they stand for.
+"""What is the same: abbreviations that have one reading in answers about images. The first form is compared.
 
-Left out because they have several: PA, AP, MS, CA, PE, US, RT, LT, L, R, IV and others.
+Left out because they have several readings: PA, AP, MS, CA, PE, US, RT, LT, L, R, IV and others.
 """
+MAX_CHARACTERS = 10_000
+"""Characters of an answer that are read; what follows is not."""
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"
@@ -91,20 +91,20 @@ class Word(NamedTuple):
 
 def fold(text: str) -> str:
     """Return a text with compatibility forms folded and one kind of minus; capitals stay."""
-    return unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-")
+    return unicodedata.normalize("NFKC", text[:MAX_CHARACTERS]).replace("\N{MINUS SIGN}", "-")
 
 
 def normalise(text: str) -> str:
     """Return an answer in the form in which answers are compared.
 
     Compatibility forms, case, white space and punctuation are folded; articles go; numbers up to 99 become
-    digits; what :data:`ABBREVIATIONS` lists is abbreviated.
+    digits; what :data:`SPELLINGS` lists is written in one way.
 
     Example:
         >>> normalise(" The  LEFT lung. "), normalise("Two ring-enhancing lesions")
         ('left lung', '2 ring enhancing lesions')
         >>> normalise("Chest X-ray"), normalise("hepatitis A"), normalise("-3.5 per cent")
-        ('cxr', 'hepatitis a', '-3.5 %')
+        ('chest xray', 'hepatitis a', '-3.5 %')
     """
     return " ".join(words(text))
 
@@ -119,7 +119,7 @@ def words_of(folded: str) -> list[Word]:
     found = [
         Word(_plain(match[0]), match.start(), match.end()) for match in _WORD.finditer(folded) if match[0]
     ]
-    return _abbreviated(_counted(_without_articles(found)))
+    return _spelled(_counted(_without_articles(found)))
 
 
 def _plain(word: str) -> str:
@@ -153,27 +153,29 @@ def _counted(found: Sequence[Word]) -> list[Word]:
     return done
 
 
-def _phrases() -> dict[str, dict[tuple[str, ...], str]]:
-    """Return what is abbreviated by its first word, longest first."""
-    pairs = [(tuple(phrase.split()), short) for short, phrases in ABBREVIATIONS.items() for phrase in phrases]
-    phrases: dict[str, dict[tuple[str, ...], str]] = {}
-    for phrase, short in sorted(pairs, key=lambda pair: -len(pair[0])):
-        phrases.setdefault(phrase[0], {})[phrase] = short
-    return phrases
+def _variants() -> dict[str, dict[tuple[str, ...], tuple[str, ...]]]:
+    """Return the form that is compared for each other form, by its first word, longest first."""
+    pairs = [(tuple(o.split()), tuple(first.split())) for first, *others in SPELLINGS for o in others]
+    variants: dict[str, dict[tuple[str, ...], tuple[str, ...]]] = {}
+    for other, first in sorted(pairs, key=lambda pair: -len(pair[0])):
+        variants.setdefault(other[0], {})[other] = first
+    return variants
 
 
-_PHRASES = _phrases()
+_VARIANTS = _variants()
 
 
-def _abbreviated(found: Sequence[Word]) -> list[Word]:
+def _spelled(found: Sequence[Word]) -> list[Word]:
+    """Write what has several forms in the one that is compared."""
     done: list[Word] = []
     place = 0
     while place < len(found):
-        length, short = 1, found[place].text
-        for phrase, abbreviation in _PHRASES.get(short, {}).items():
-            if tuple(word.text for word in found[place : place + len(phrase)]) == phrase:
-                length, short = len(phrase), abbreviation
+        length, forms = 1, (found[place].text,)
+        for other, first in _VARIANTS.get(found[place].text, {}).items():
+            if tuple(word.text for word in found[place : place + len(other)]) == other:
+                length, forms = len(other), first
                 break
-        done.append(Word(short, found[place].start, found[place + length - 1].stop))
+        start, stop = found[place].start, found[place + length - 1].stop
+        done += [Word(form, start, stop) for form in forms]
         place += length
     return done
