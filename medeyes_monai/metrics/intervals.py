@@ -112,8 +112,7 @@ def _by_cluster(table: Values, names: Sequence[Hashable]) -> tuple[Values, Value
     sums, counts = (np.zeros((len(number), table.shape[1])) for _ in range(2))
     np.add.at(sums, places, np.where(known, table, 0.0))
     np.add.at(counts, places, known.astype(np.float64))
-    sums = np.round(sums, 12)  # sums of equal values in another order are equal
-    order = np.lexsort(np.hstack([sums, counts]).T)
+    order = np.lexsort(np.hstack([np.round(sums, 12), counts]).T)  # sums in another order differ a little
     return sums[order], counts[order]
 
 

@@ -57,8 +57,9 @@ class ProgressionMetric(EpisodeFigures):
             shrinks = float(boxes[-1].size < boxes[0].size)
             ratio = math.log(boxes[-1].size / boxes[0].size)
             nested = sum(_stays_inside(a, b) for a, b in pairwise(boxes)) / (len(boxes) - 1)
-        if boxes and episode.stream == "policy" and episode.trajectory.answer is not None:
-            sure = turn_confidences(episode)
+        drawn = episode.stream == "policy" and episode.trajectory.answer is not None
+        sure = turn_confidences(episode) if drawn else []
+        if boxes and len(sure) > 1:
             gain = sure[-1] - sure[0]
         return shrinks, ratio, nested, gain, math.nan if math.isnan(gain) else float(gain > 0)
 

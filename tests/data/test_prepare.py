@@ -146,7 +146,8 @@ def test_a_picture_under_another_name_in_another_split_is_found_by_its_content(t
             return super().records(split)[:2] if split == "train" else super().records(split)[2:]
 
     prepare(Splits([drawn(n) for n in (0, 1, 1)]), "p", tmp_path, quiet=True)
-    rows = [json.loads(line) for s in ("train", "test") for line in (tmp_path / f"{s}.jsonl").open()]
+    text = "".join((tmp_path / f"{split}.jsonl").read_text() for split in ("train", "test"))
+    rows = [json.loads(line) for line in text.splitlines()]
     assert [row["image"] for row in rows] == ["images/0.png", "images/1.png", "images/2.png"]
     assert [row["metadata"]["in_other_splits"] for row in rows] == [[], ["test"], ["train"]]
 

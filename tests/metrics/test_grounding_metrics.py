@@ -102,11 +102,11 @@ def findings(*found):
     return [Finding(box, "lesion") for box in found]
 
 
-def grounding(looks, found=(LESION,), **settings):
+def grounding(paths, found=(LESION,), **settings):
     metric = GroundingMetric(**settings)
-    keys = [str(n) for n in range(len(looks))]
+    keys = [str(n) for n in range(len(paths))]
     metric(
-        [episode(key, boxes=path) for key, path in zip(keys, looks, strict=True)],
+        [episode(key, boxes=path) for key, path in zip(keys, paths, strict=True)],
         [case(key, findings=findings(*found)) for key in keys],
     )
     return metric.aggregate()

@@ -170,7 +170,8 @@ def _spelled(found: Sequence[Word]) -> list[Word]:
     done: list[Word] = []
     place = 0
     while place < len(found):
-        length, forms = 1, (found[place].text,)
+        length = 1
+        forms: tuple[str, ...] = (found[place].text,)
         for other, first in _VARIANTS.get(found[place].text, {}).items():
             if tuple(word.text for word in found[place : place + len(other)]) == other:
                 length, forms = len(other), first
