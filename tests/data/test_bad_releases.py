@@ -243,9 +243,11 @@ def test_another_encoding_names_the_line_and_can_be_said(copied):
         read_text(file, "latin-99")
 
 
-def test_chinese_text_survives_whole(tmp_path):
-    (tmp_path / "rows.json").write_text('[{"question": "左肺有病变吗\u2028是"}]', encoding="utf-8")
-    (record,) = json_records(tmp_path / "rows.json")
+@pytest.mark.parametrize(("name", "form"), [("rows.json", "[{}]"), ("rows.jsonl", "{}\n")])
+def test_chinese_text_survives_whole(tmp_path, name, form):
+    row = '{"question": "左肺有病变吗\u2028是"}'
+    (tmp_path / name).write_text(form.replace("{}", row), encoding="utf-8")
+    (record,) = json_records(tmp_path / name)
     assert record.text("question") == "左肺有病变吗\u2028是"
 
 
