@@ -106,14 +106,10 @@ class DictionaryPreprocessing:
     Args:
         transforms: A ``Compose`` or a single transform, on ``{"image": ...}``. Readers of files are left out.
 
-    Raises:
-        ConfigError: If nothing in it is for ``image``.
-
     Example:
         >>> from monai.transforms import ScaleIntensityRanged
         >>> scale = ScaleIntensityRanged(["image"], 0, 255, 0, 1)
-        >>> transforms = Compose([LoadImaged(["image"]), scale])
-        >>> DictionaryPreprocessing(transforms)(MetaTensor(torch.full((1, 2, 2), 255.0))).max().item()
+        >>> DictionaryPreprocessing(scale)(MetaTensor(torch.full((1, 2, 2), 255.0))).max().item()
         1.0
     """
 
@@ -123,7 +119,11 @@ class DictionaryPreprocessing:
         self.transforms = Compose([s for s in steps if not isinstance(s, (LoadImage, LoadImaged))])
 
     def __call__(self, image: MetaTensor) -> torch.Tensor:
-        """Apply them to ``(C, X, Y[, Z])``."""
+        """Apply them to ``(C, X, Y[, Z])``.
+
+        Raises:
+            ExpertError: If no image comes out of them.
+        """
         clean = MetaTensor(image.as_tensor(), affine=image.affine, meta={"original_channel_dim": 0})
         done = self.transforms({"image": clean})
         if not isinstance(done, Mapping) or not isinstance(done.get("image"), torch.Tensor):

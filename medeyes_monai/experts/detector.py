@@ -158,7 +158,7 @@ class DetectorExpert:
         try:
             with torch.inference_mode():
                 output = self.detector([ready.as_tensor().to(self.device)])
-        except RuntimeError as problem:
+        except (RuntimeError, ValueError) as problem:  # MONAI raises either
             first = str(problem).splitlines()[0]
             raise ExpertError(
                 f"{self.name}: the detector refused an image of {tuple(ready.shape)}: {first}"

@@ -79,12 +79,18 @@ def _of(view: View) -> GreyView:
 
 def _voxels(scene: Scene, box: Box, name: str) -> GreyView:
     image = native_image(scene, name)
-    every = (slice(None), *(slice(None, None, max(1, n // _SAMPLE)) for n in scene.shape))
-    low, high = np.percentile(image.as_tensor()[every].float().numpy(), PERCENTILES)
+    low, high = _range(image.as_tensor())
     values = crop_of(image, box).as_tensor().float().mean(dim=0)
     reduced = interpolate(values[None, None], size=_grid(box, voxel_mm(scene)), mode="area")[0, 0]
     scaled = (reduced.double() - low) / (high - low) if high > low else torch.zeros_like(reduced.double())
     return GreyView(scaled.clamp(0, 1).numpy(), box)
+
+
+def _range(voxels: torch.Tensor) -> tuple[float, float]:
+    """Return what becomes 0 and 1: robust percentiles, or the extremes where nearly all voxels are equal."""
+    every = (slice(None), *(slice(None, None, max(1, n // _SAMPLE)) for n in voxels.shape[1:]))
+    low, high = np.percentile(voxels[every].float().numpy(), PERCENTILES)
+    return (low, high) if low < high else (float(voxels.min()), float(voxels.max()))
 
 
 def _grid(box: Box, sizes_mm: tuple[float, ...]) -> tuple[int, ...]:

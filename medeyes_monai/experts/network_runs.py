@@ -77,7 +77,7 @@ class NetworkRun:
         with torch.inference_mode():
             try:
                 output = self.inferer(batch, self.network)
-            except RuntimeError as problem:
+            except (RuntimeError, ValueError) as problem:  # MONAI raises either
                 raise ExpertError(
                     f"{name}: the network refused an image of {tuple(batch.shape[1:])}: "
                     f"{str(problem).splitlines()[0]}; mind channels and sides, DivisiblePad in the "

@@ -20,7 +20,7 @@ class ByBrightness(torch.nn.Module):
     def forward(self, image):
         """Return logits ``(1, 3, ...)``."""
         grey = image.mean(dim=1, keepdim=True)
-        return torch.cat([0 * grey, self.slope * (grey - 0.7), self.slope * (0.25 - grey)], dim=1)
+        return torch.cat([0 * grey, self.slope * (grey - 0.7), self.slope * (0.15 - grey)], dim=1)
 
 
 def to_unit(image):

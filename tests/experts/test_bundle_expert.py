@@ -17,6 +17,8 @@ from medeyes_monai.errors import CheckpointError, ConfigError
 from medeyes_monai.experts import bundle_expert, check_expert
 from medeyes_monai.geometry import Box
 
+pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")  # monai's LoadImaged without it
+
 ROOT = Path(__file__).resolve().parents[2]
 PHANTOM_EXPERT = ROOT / "bundle" / "models" / "phantom_expert"
 NETWORK = {"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}

@@ -55,6 +55,9 @@ def test_a_detector_for_volumes_finds_balls():
     assert expert.drill(make_volume(), Box((20, 30, 5), (40, 50, 20)), QUERY).finding == "ring"
 
 
+@pytest.mark.filterwarnings(
+    "ignore:__array_wrap__ must accept context:DeprecationWarning"
+)  # monai on NumPy 2
 @pytest.mark.parametrize("dims", [2, 3])
 def test_monais_own_detector_keeps_the_contract_without_torchvision(dims):
     scene = make_scene() if dims == 2 else make_volume()

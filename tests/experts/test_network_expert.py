@@ -72,10 +72,10 @@ def test_a_components_mask_is_its_own_where_boxes_overlap():
 def test_a_scan_proposes_each_spot_with_its_box_mask_and_mean_probability():
     bright, dark = brightness_expert(min_extent=1).scan(make_scene(), QUERY)
     assert (bright.finding, bright.box, dark.finding, dark.box) == ("bright", BRIGHT, "dark", DARK)
-    # grey 220: 220 / 255 = 0.863, 10: 0.039; logits are 0, 20 (v - 0.7), 20 (0.25 - v)
+    # grey 220: 220 / 255 = 0.863, 10: 0.039; logits are 0, 20 (v - 0.7), 20 (0.15 - v)
     v, w = 220 / 255, 10 / 255
-    assert bright.confidence == pytest.approx(softmax(0, 20 * (v - 0.7), 20 * (0.25 - v))[1], abs=1e-5)
-    assert dark.confidence == pytest.approx(softmax(0, 20 * (w - 0.7), 20 * (0.25 - w))[2], abs=1e-5)
+    assert bright.confidence == pytest.approx(softmax(0, 20 * (v - 0.7), 20 * (0.15 - v))[1], abs=1e-5)
+    assert dark.confidence == pytest.approx(softmax(0, 20 * (w - 0.7), 20 * (0.15 - w))[2], abs=1e-5)
     x, y = np.mgrid[137:164, 87:114]
     assert np.array_equal(bright.mask, np.hypot(x - 150, y - 100) < 14)
 
@@ -87,7 +87,7 @@ def test_the_confidence_is_the_mean_of_a_component_or_its_peak():
     (mean,), (peak,) = (
         brightness_expert(min_extent=1, confidence=c).scan(scene, QUERY) for c in ("mean", "peak")
     )
-    low, high = (softmax(0, 20 * (v - 0.7), 20 * (0.25 - v))[1] for v in (200 / 255, 1.0))
+    low, high = (softmax(0, 20 * (v - 0.7), 20 * (0.15 - v))[1] for v in (200 / 255, 1.0))
     assert mean.confidence == pytest.approx((low + high) / 2, abs=1e-5)
     assert peak.confidence == pytest.approx(high, abs=1e-5)
 
@@ -105,7 +105,7 @@ def test_plain_classes_are_proposed_with_no_confidence_and_come_last():
 
 
 def test_components_below_the_threshold_or_too_small_are_not_proposed():
-    assert brightness_expert(threshold=0.97).scan(make_scene(), QUERY)[0].finding == "dark"
+    assert [c.finding for c in brightness_expert(threshold=0.93).scan(make_scene(), QUERY)] == ["bright"]
     assert brightness_expert(min_voxels=700).scan(make_scene(), QUERY) == ()
     assert len(brightness_expert(max_candidates=1).scan(make_scene(), QUERY)) == 1
 
@@ -157,7 +157,7 @@ def test_a_drill_names_what_fills_most_of_the_region_with_the_probability_of_its
     assert expert.drill(scene, BRIGHT, QUERY) == Verdict(
         pytest.approx(scanned.confidence, abs=1e-6), "bright"
     )
-    wide = Box((140, 90), (360, 310))  # most of both, the dark one as much but for a corner of the bright
+    wide = Box((150, 100), (364, 314))  # a quarter of the bright spot and all of the dark one
     assert expert.drill(scene, wide, QUERY).finding == "dark"
 
 
