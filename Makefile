@@ -11,7 +11,7 @@ train: setup
 	$(BIN)/python -m medeyes_monai train
 
 test: lint
-	$(BIN)/pytest -m "not slow and not gpu and not network"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 -m "not slow and not gpu and not network"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check
