@@ -190,6 +190,10 @@ class HuggingFacePolicy(torch.nn.Module):
         """Return the pixels of a look inside ``<feedback>``, up to the next invitation to speak."""
         return Segment(self.conversation.feedback(self.family.picture_ids(view.pixels)), (view.pixels,))
 
+    def reply(self, text: str) -> Segment:
+        """Return a tool's reply inside ``<feedback>``, up to the next invitation to speak."""
+        return Segment(self.conversation.reply(text))
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the token ids of a turn's text; special tokens spelled out in it are plain text."""
         return self.conversation.plain(text)

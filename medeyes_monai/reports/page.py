@@ -15,9 +15,9 @@ from medeyes_monai.reports.attention import attention_words, draw_attention
 from medeyes_monai.reports.gaze import crops_of, draw_crop, draw_overview, look_words, png_bytes
 from medeyes_monai.reports.style import CONTENT_POLICY, STYLE
 from medeyes_monai.scenes import Case
-from medeyes_monai.trajectory import Episode
+from medeyes_monai.trajectory import Episode, Fixation, ToolCall
 
-__all__ = ["write_report"]
+__all__ = ["image_html", "table_html", "write_page", "write_report"]
 
 
 def write_report(
@@ -50,16 +50,27 @@ def write_report(
     """
     parts = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(note)}</p>" for note in notes)]
     if tables:
-        parts.append(_section("Results", *(_table(caption, table) for caption, table in tables.items())))
+        parts.append(_section("Results", *(table_html(caption, table) for caption, table in tables.items())))
     if warnings:
         parts.append(_section("Warnings", _list(warnings)))
     if curves is not None:
-        picture = _image(curves, "Training diagnostics by step; one panel for each", "curves")
+        picture = image_html(curves, "Training diagnostics by step; one panel for each", "curves")
         parts.append(_section("Training", picture))
     if episodes:
         steps = attention or [()] * len(episodes)
         shown = [_episode(ep, case, own) for (ep, case), own in zip(episodes, steps, strict=True)]
         parts.append(_section("Episodes", *_legend(episodes, bool(attention)), *shown))
+    return write_page(directory, title, parts)
+
+
+def write_page(directory: str | Path, title: str, parts: Sequence[str]) -> Path:
+    """Write ``index.html`` of HTML parts, in the report's style; it appears complete or not at all.
+
+    Args:
+        directory: Folder to write into; made if it is missing.
+        title: Title of the page.
+        parts: HTML, every text in it escaped.
+    """
     page = _PAGE.format(title=escape(title), policy=CONTENT_POLICY, style=STYLE, body="\n".join(parts))
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +101,8 @@ def _section(heading: str, *parts: str) -> str:
     return "\n".join([f"<section><h2>{escape(heading)}</h2>", *parts, "</section>"])
 
 
-def _table(caption: str, table: Table) -> str:
+def table_html(caption: str, table: Table) -> str:
+    """Return a table as HTML."""
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in table.header)
     rows = [
         f'<tr><th scope="row">{escape(row[0])}</th>'
@@ -129,7 +141,7 @@ _ATTENTION_LEGEND = (
 
 def _episode(episode: Episode, case: Case, attention: Sequence[StepAttention]) -> str:
     looks = len(episode.trajectory.boxes)
-    overview = _image(
+    overview = image_html(
         png_bytes(draw_overview(episode, case)),
         f"Overview of {case.scene.key} with {looks} numbered looks",
         "overview",
@@ -150,30 +162,36 @@ def _options(case: Case) -> str:
 
 
 def _steps(episode: Episode, case: Case, attention: Sequence[StepAttention]) -> list[str]:
-    """One list item for each turn: what was written, where it attended, and the pixels that it brought."""
-    crops = crops_of(episode)
-    steps = []
+    """One list item for each turn: what was written, where it attended, and what it brought."""
+    made, items = episode.trajectory.steps, []
+    looks = 0
     for number, text in enumerate(episode.turns, start=1):
-        crop = ""
-        if number <= len(crops):
-            crop = _image(
-                png_bytes(draw_crop(crops[number - 1], number)), f"What look {number} showed", "crop"
-            )
+        step = made[number - 1] if number <= len(made) else None
+        looks += isinstance(step, Fixation)
         attended = _attended(episode, case, attention, number) if number <= len(attention) else ""
-        steps.append(f"<li><pre>{escape(text)}</pre>{attended}{_known(episode, number)}{crop}</li>")
-    return steps
+        items.append(f"<li><pre>{escape(text)}</pre>{attended}{_brought(episode, step, looks)}</li>")
+    return items
 
 
-def _known(episode: Episode, number: int) -> str:
-    """Say what experts made of a look; nothing of a policy's own."""
-    words = [look_words(look) for look in episode.trajectory.fixations[number - 1 : number]]
-    return "".join(f'<p class="meta">{escape(said)}</p>' for said in words if said)
+def _brought(episode: Episode, step: Fixation | ToolCall | None, look: int) -> str:
+    """Show what a look brought and what experts made of it, or what a tool said."""
+    if step is None:
+        return ""
+    if isinstance(step, ToolCall):
+        return f'<p class="meta">{escape(step.reply)}</p>'
+    known = look_words(step)
+    words = f'<p class="meta">{escape(known)}</p>' if known else ""
+    shown = crops_of(episode)[look - 1 : look]
+    return words + "".join(
+        image_html(png_bytes(draw_crop(picture, look)), f"What look {look} showed", "crop")
+        for picture in shown
+    )
 
 
 def _attended(episode: Episode, case: Case, attention: Sequence[StepAttention], number: int) -> str:
     png = png_bytes(draw_attention(episode, case, attention[number - 1], number))
     words = attention_words(episode, case, attention, number)
-    picture = _image(png, f"Where step {number} attended", "attention")
+    picture = image_html(png, f"Where step {number} attended", "attention")
     return f'{picture}<p class="meta">{escape(words)}</p>'
 
 
@@ -198,6 +216,7 @@ def _verdict(episode: Episode) -> str:
     return '<p class="verdict wrong">&#10007; wrong</p>'
 
 
-def _image(png: bytes, text: str, kind: str) -> str:
+def image_html(png: bytes, text: str, kind: str) -> str:
+    """Return a picture as HTML, with the words that stand for it."""
     data = base64.b64encode(png).decode("ascii")
     return f'<img class="{kind}" src="data:image/png;base64,{data}" alt="{escape(text)}">'
