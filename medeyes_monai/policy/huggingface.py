@@ -50,6 +50,12 @@ INSTRUCTION = (
     "finish with <answer></answer>."
 )
 """What a general checkpoint is told about the protocol, around the question."""
+BOX_FORM, BOX_FORM_3D = "[x1,y1,x2,y2]", "[x1,y1,z1,x2,y2,z2]"
+VOLUME_NOTE = (
+    " The picture shows slabs of a volume from the feet to the head, each with the number of its middle "
+    "slice: x and y count within a slab's cell, z in those numbers."
+)
+"""What it is told besides where the question is about a volume."""
 
 
 class HuggingFacePolicy(torch.nn.Module):
@@ -183,7 +189,7 @@ class HuggingFacePolicy(torch.nn.Module):
         if case.options:
             listed = "\n".join(f"{chr(65 + n)}. {option}" for n, option in enumerate(case.options))
             question = f"{question}\n{listed}"
-        content = self.instruction.replace("{question}", question)
+        content = _told(self.instruction, len(case.scene.shape)).replace("{question}", question)
         return Segment(self.conversation.prompt(content, self.family.picture_ids(picture)), (picture,))
 
     def feedback(self, view: View) -> Segment:
@@ -277,3 +283,10 @@ class HuggingFacePolicy(torch.nn.Module):
         shown = self.family.picture_ids(picture)
         prompts = [Segment(self.conversation.prompt(text, shown), (picture,)) for text in ("?", "which one?")]
         check_cache(self.family, prompts, said, self.core.config.model_type)
+
+
+def _told(instruction: str, axes: int) -> str:
+    """Return the instruction for a picture or a volume; one that explains no boxes is the same for both."""
+    if axes == 2 or BOX_FORM not in instruction:
+        return instruction
+    return instruction.replace(BOX_FORM, BOX_FORM_3D) + VOLUME_NOTE
