@@ -12,6 +12,7 @@ from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.metrics import Table
 from medeyes_monai.policy.attention import StepAttention
 from medeyes_monai.reports.attention import attention_words, draw_attention
+from medeyes_monai.reports.filters import Filters
 from medeyes_monai.reports.gaze import crops_of, draw_crop, draw_overview, look_words, png_bytes
 from medeyes_monai.reports.style import CONTENT_POLICY, STYLE
 from medeyes_monai.scenes import Case
@@ -30,6 +31,8 @@ def write_report(
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
     attention: Sequence[Sequence[StepAttention]] = (),
+    plots: Mapping[str, bytes] | None = None,
+    filters: bool = False,
 ) -> Path:
     """Write ``index.html``: one file without scripts or links, which opens anywhere and prints.
 
@@ -44,6 +47,8 @@ def write_report(
         notes: Paragraphs under the headline.
         warnings: What went wrong in training, or that nothing did.
         attention: Where each episode's turns attended, one for each episode; none to leave it out.
+        plots: Further PNG files by what they show.
+        filters: Whether episodes can be chosen by outcome and kind of question.
 
     Returns:
         Path of the page. It appears complete or not at all.
@@ -56,11 +61,16 @@ def write_report(
     if curves is not None:
         picture = _image(curves, "Training diagnostics by step; one panel for each", "curves")
         parts.append(_section("Training", picture))
+    if plots:
+        parts.append(_section("Plots", *(_image(png, text, "curves") for text, png in plots.items())))
+    chooser = Filters(episodes) if filters else None
     if episodes:
         steps = attention or [()] * len(episodes)
-        shown = [_episode(ep, case, own) for (ep, case), own in zip(episodes, steps, strict=True)]
-        parts.append(_section("Episodes", *_legend(episodes, bool(attention)), *shown))
-    page = _PAGE.format(title=escape(title), policy=CONTENT_POLICY, style=STYLE, body="\n".join(parts))
+        shown = [_episode(ep, case, own, chooser) for (ep, case), own in zip(episodes, steps, strict=True)]
+        controls = [chooser.controls] if chooser else []
+        parts.append(_section("Episodes", *_legend(episodes, bool(attention)), *controls, *shown))
+    style = STYLE + (chooser.style if chooser else "")
+    page = _PAGE.format(title=escape(title), policy=CONTENT_POLICY, style=style, body="\n".join(parts))
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "index.html", page.encode("utf-8", errors="replace"))
@@ -127,8 +137,11 @@ _ATTENTION_LEGEND = (
 )
 
 
-def _episode(episode: Episode, case: Case, attention: Sequence[StepAttention]) -> str:
+def _episode(
+    episode: Episode, case: Case, attention: Sequence[StepAttention], chooser: Filters | None
+) -> str:
     looks = len(episode.trajectory.boxes)
+    classes = f' class="{chooser.classes(episode, case)}"' if chooser else ""
     overview = _image(
         png_bytes(draw_overview(episode, case)),
         f"Overview of {case.scene.key} with {looks} numbered looks",
@@ -136,7 +149,7 @@ def _episode(episode: Episode, case: Case, attention: Sequence[StepAttention]) -
     )
     return "\n".join(
         [
-            f"<article><h3>{escape(case.question)}</h3>",
+            f"<article{classes}><h3>{escape(case.question)}</h3>",
             f'<p class="meta">{escape(f"{case.key} · {case.family} · {episode.stream} stream")}</p>',
             _options(case),
             f'<div class="path"><div>{overview}{_outcome(episode, case)}</div>',
