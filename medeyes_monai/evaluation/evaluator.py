@@ -42,6 +42,7 @@ class RecordingEvaluator(Evaluator):
         preset: Protocol by which answers are scored while it runs, and each question is checked.
         batch: Questions in an iteration.
         seed: Seed of random places.
+        split: Name of the split that is asked, for the record.
         condition: One of :data:`~medeyes_monai.scenes.CONDITIONS`, or None for the questions as they are.
         unchanged: Under a condition, the evaluator that asked the questions as they are. Under all but
             ``mirrored``, only those are asked again at which there was a look.
@@ -60,6 +61,7 @@ class RecordingEvaluator(Evaluator):
         preset: str = OWN,
         batch: int = 64,
         seed: int = 0,
+        split: str | None = None,
         condition: str | None = None,
         unchanged: RecordingEvaluator | None = None,
         handlers: Sequence[Any] | None = None,
@@ -80,7 +82,8 @@ class RecordingEvaluator(Evaluator):
         )
         self.respondent, self.dataset, self.path = respondent, dataset, Path(path)
         self.preset, self.judge = preset, _judge_of(preset)
-        self.batch, self.seed, self.condition, self.unchanged = batch, seed, condition, unchanged
+        self.batch, self.seed, self.split = batch, seed, split
+        self.condition, self.unchanged = condition, unchanged
         self._journal: Journal | None = None
         self._keys: set[str] = set()
         self._scores: list[float] = []
@@ -106,7 +109,7 @@ class RecordingEvaluator(Evaluator):
         """What the run depends on."""
         return {
             "respondent": dict(self.respondent.identity),
-            "data": data_identity(self.dataset),
+            "data": {"split": self.split} | data_identity(self.dataset),
             "condition": self.condition,
             "seed": self.seed,
         }

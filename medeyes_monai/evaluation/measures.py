@@ -223,12 +223,13 @@ def _cut(scores: Scores, looks: int) -> Scores:
 
 
 def _calibration(records: Sequence[Record], chosen: Scores, notes: list[str]) -> Calibration | None:
-    unknown = sum(record.confidence is None for record in records)
-    if unknown:
+    sure = [record.confidence for record in records if record.confidence is not None]
+    if len(sure) < len(records):
+        unknown = len(records) - len(sure)
         notes.append(f"calibration: the probability of {unknown} of {len(records)} answers is not known")
         return None
     right = dict(zip(chosen.cases, chosen.score == 1, strict=True))
-    return calibration([r.confidence for r in records], [right[r.case.key] for r in records])
+    return calibration(sure, [right[record.case.key] for record in records])
 
 
 def _changes(

@@ -78,7 +78,7 @@ def _by_looks(ax: Any, curve: tuple[LookStep, ...], grounding: Grounding | None)
         _line(ax, list(hits), list(hits.values()), OTHER, "hit at k looks", "--")
     ax.set_ylim(0, 100)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(fontsize=7, frameon=False, loc="lower right")
+    ax.legend(fontsize=7, frameon=False, loc="best")
     _title(ax, "what looks bring", "looks (k)", "percent")
 
 

@@ -48,6 +48,7 @@ def under_conditions(
             Path(directory) / f"predictions-{name}.jsonl",
             batch=evaluator.batch,
             seed=evaluator.seed,
+            split=evaluator.split,
             preset=evaluator.preset,
             condition=name,
             unchanged=evaluator,
@@ -85,7 +86,8 @@ def write_evaluation(
         looks: Largest k of ``hit@k``.
         risk: Largest share of wrong answers among those that are given.
         title: Headline of the page.
-        show: Most episodes that are drawn: two thirds of them wrong ones, the surest first.
+        show: Most episodes that are drawn: a third of them right, a third without an answer, where there are
+            so many; the surest first.
 
     Raises:
         ConfigError: If there is nothing to measure, or the protocol does not fit the questions.
@@ -133,7 +135,7 @@ def _majority(training: Any, records: Sequence[Record], name: str) -> dict[str, 
 
 def _words(evaluator: RecordingEvaluator, found: Measured) -> list[str]:
     who, data = evaluator.identity["respondent"], evaluator.identity["data"]
-    split = f", split {data['split']}" if "split" in data else ""
+    split = f", split {data['split']}" if data["split"] else ""
     said = [
         f"{found.counts['questions']} questions of {data['class']}{split}; asked by the protocol "
         f"{who['protocol']}, with at most {who['max_looks']} looks; scored by {found.chosen.preset}."
@@ -146,18 +148,22 @@ def _words(evaluator: RecordingEvaluator, found: Measured) -> list[str]:
 def _shown(
     records: Sequence[Record], found: Measured, dataset: Dataset[Case], number: int
 ) -> list[tuple[Episode, Case]]:
-    """Return episodes to draw, with their pixels: wrong ones first, the surest first."""
+    """Return episodes to draw, with their pixels: wrong, unanswered and right ones, the surest first."""
     scores = dict(zip(found.chosen.cases, found.chosen.score, strict=True))
     scored = [
         (record, replace(record.episode, reward_parts={"accuracy": float(scores[record.case.key])}))
         for record in records
     ]
-    by_confidence = sorted(scored, key=lambda pair: -(pair[0].confidence or 0.0))
-    wrong = [pair for pair in by_confidence if outcome_of(pair[1]) != "right"]
-    right = [pair for pair in by_confidence if outcome_of(pair[1]) == "right"]
-    most = max(number - len(right), 2 * number // 3)
-    chosen = wrong[:most]
-    chosen += right[: number - len(chosen)]
+    surest = sorted(scored, key=lambda pair: -(pair[0].confidence or 0.0))
+    kinds = {
+        kind: [pair for pair in surest if outcome_of(pair[1]) == kind]
+        for kind in ("wrong", "unanswered", "right")
+    }
+    third = number // 3
+    rest = [*kinds["unanswered"][third:], *kinds["right"][third:]]
+    most = number - sum(len(kinds[kind][:third]) for kind in ("unanswered", "right"))
+    chosen = [*kinds["wrong"][:most], *kinds["unanswered"][:third], *kinds["right"][:third]]
+    chosen += rest[: number - len(chosen)]
     return [_with_pixels(record, episode, dataset) for record, episode in chosen]
 
 

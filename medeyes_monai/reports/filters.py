@@ -36,7 +36,7 @@ class Filters:
     @property
     def style(self) -> str:
         """Rules that hide what was not chosen."""
-        names = [*(name for name in OUTCOMES if name in self._outcomes), *self._numbers.values()]
+        names = [f"is-{name}" for name in OUTCOMES if name in self._outcomes] + [*self._numbers.values()]
         return "".join(
             f"#only-{name}:checked ~ article:not(.{name}) {{ display: none; }}\n" for name in names
         )
@@ -45,7 +45,7 @@ class Filters:
     def controls(self) -> str:
         """The buttons, to stand beside the episodes and before them."""
         outcomes = [
-            (name, f"{words} ({self._outcomes.count(name)})")
+            (f"is-{name}", f"{words} ({self._outcomes.count(name)})")
             for name, words in OUTCOMES.items()
             if name in self._outcomes
         ]
@@ -56,7 +56,7 @@ class Filters:
 
     def classes(self, episode: Episode, case: Case) -> str:
         """Return the classes by which an episode is chosen."""
-        return f"{outcome_of(episode)} {self._numbers[case.family]}"
+        return f"is-{outcome_of(episode)} {self._numbers[case.family]}"
 
 
 def outcome_of(episode: Episode) -> str:
