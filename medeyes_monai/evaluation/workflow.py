@@ -111,14 +111,16 @@ def write_evaluation(
     _write_json(folder / "metrics.json", run | found.to_dict())
     write_atomic(folder / "table.md", markdown_of(tables, notes).encode())
     write_atomic(folder / "plots.png", plots)
+    shown = _shown(records, found, show)
     page = write_report(
         folder / "report",
         title=title,
         tables=tables,
         plots={"Figures of this run": plots},
         notes=notes,
-        episodes=_shown(records, found, evaluator.dataset, show),
+        episodes=[_with_pixels(record, episode, evaluator.dataset) for record, episode in shown],
         filters=True,
+        facts=[_facts(record) for record, _ in shown],
     )
     print(f"\n{markdown_of(tables, notes)}\nreport: {page}")
     return found
@@ -145,10 +147,8 @@ def _words(evaluator: RecordingEvaluator, found: Measured) -> list[str]:
     return said
 
 
-def _shown(
-    records: Sequence[Record], found: Measured, dataset: Dataset[Case], number: int
-) -> list[tuple[Episode, Case]]:
-    """Return episodes to draw, with their pixels: wrong, unanswered and right ones, the surest first."""
+def _shown(records: Sequence[Record], found: Measured, number: int) -> list[tuple[Record, Episode]]:
+    """Return what is drawn, with scored episodes: wrong, unanswered and right ones, the surest first."""
     scores = dict(zip(found.chosen.cases, found.chosen.score, strict=True))
     scored = [
         (record, replace(record.episode, reward_parts={"accuracy": float(scores[record.case.key])}))
@@ -164,7 +164,11 @@ def _shown(
     most = number - sum(len(kinds[kind][:third]) for kind in ("unanswered", "right"))
     chosen = [*kinds["wrong"][:most], *kinds["unanswered"][:third], *kinds["right"][:third]]
     chosen += rest[: number - len(chosen)]
-    return [_with_pixels(record, episode, dataset) for record, episode in chosen]
+    return chosen
+
+
+def _facts(record: Record) -> dict[str, str]:
+    return {} if record.confidence is None else {"confidence": f"{record.confidence:.3f}"}
 
 
 def _with_pixels(record: Record, episode: Episode, dataset: Dataset[Case]) -> tuple[Episode, Case]:

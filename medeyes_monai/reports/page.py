@@ -33,6 +33,7 @@ def write_report(
     attention: Sequence[Sequence[StepAttention]] = (),
     plots: Mapping[str, bytes] | None = None,
     filters: bool = False,
+    facts: Sequence[Mapping[str, str]] = (),
 ) -> Path:
     """Write ``index.html``: one file without scripts or links, which opens anywhere and prints.
 
@@ -49,6 +50,7 @@ def write_report(
         attention: Where each episode's turns attended, one for each episode; none to leave it out.
         plots: Further PNG files by what they show.
         filters: Whether episodes can be chosen by outcome and kind of question.
+        facts: What else is known of each episode, by name, one for each episode; none to leave it out.
 
     Returns:
         Path of the page. It appears complete or not at all.
@@ -66,7 +68,11 @@ def write_report(
     chooser = Filters(episodes) if filters else None
     if episodes:
         steps = attention or [()] * len(episodes)
-        shown = [_episode(ep, case, own, chooser) for (ep, case), own in zip(episodes, steps, strict=True)]
+        known = facts or [{}] * len(episodes)
+        shown = [
+            _episode(ep, case, own, chooser, more)
+            for (ep, case), own, more in zip(episodes, steps, known, strict=True)
+        ]
         controls = [chooser.controls] if chooser else []
         parts.append(_section("Episodes", *_legend(episodes, bool(attention)), *controls, *shown))
     style = STYLE + (chooser.style if chooser else "")
@@ -138,7 +144,11 @@ _ATTENTION_LEGEND = (
 
 
 def _episode(
-    episode: Episode, case: Case, attention: Sequence[StepAttention], chooser: Filters | None
+    episode: Episode,
+    case: Case,
+    attention: Sequence[StepAttention],
+    chooser: Filters | None,
+    facts: Mapping[str, str],
 ) -> str:
     looks = len(episode.trajectory.boxes)
     classes = f' class="{chooser.classes(episode, case)}"' if chooser else ""
@@ -152,7 +162,7 @@ def _episode(
             f"<article{classes}><h3>{escape(case.question)}</h3>",
             f'<p class="meta">{escape(f"{case.key} · {case.family} · {episode.stream} stream")}</p>',
             _options(case),
-            f'<div class="path"><div>{overview}{_outcome(episode, case)}</div>',
+            f'<div class="path"><div>{overview}{_outcome(episode, case, facts)}</div>',
             f"<ol>{''.join(_steps(episode, case, attention))}</ol></div></article>",
         ]
     )
@@ -190,8 +200,8 @@ def _attended(episode: Episode, case: Case, attention: Sequence[StepAttention], 
     return f'{picture}<p class="meta">{escape(words)}</p>'
 
 
-def _outcome(episode: Episode, case: Case) -> str:
-    rows = {"answer": episode.trajectory.answer, "reference": case.answer, "defect": episode.defect}
+def _outcome(episode: Episode, case: Case, facts: Mapping[str, str]) -> str:
+    rows = {"answer": episode.trajectory.answer, "reference": case.answer, "defect": episode.defect, **facts}
     rows |= {f"reward: {name}": f"{value:.2f}" for name, value in episode.reward_parts.items()}
     if not math.isnan(episode.reward):
         rows["reward"] = f"{episode.reward:.2f}"

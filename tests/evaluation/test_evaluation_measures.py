@@ -117,6 +117,7 @@ def test_an_evaluation_leaves_figures_tables_plots_and_a_page_with_wrong_answers
     assert "<script" not in page
     shown = re.findall(r'<article class="is-(\w+) family-\d">', page)
     assert shown == ["wrong", "wrong", "wrong", "unanswered", "right"]
+    assert page.count("<dt>confidence</dt><dd>0.900</dd>") == 4
     assert '<label for="only-is-wrong">wrong (3)</label>' in page
     assert "#only-is-wrong:checked ~ article:not(.is-wrong) { display: none; }" in page
 
