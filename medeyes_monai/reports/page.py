@@ -12,6 +12,7 @@ from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.metrics import Table
 from medeyes_monai.policy.attention import StepAttention
 from medeyes_monai.reports.attention import attention_words, draw_attention
+from medeyes_monai.reports.filters import Filters
 from medeyes_monai.reports.gaze import crops_of, draw_crop, draw_overview, look_words, png_bytes
 from medeyes_monai.reports.style import CONTENT_POLICY, STYLE
 from medeyes_monai.scenes import Case
@@ -30,6 +31,9 @@ def write_report(
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
     attention: Sequence[Sequence[StepAttention]] = (),
+    plots: Mapping[str, bytes] | None = None,
+    filters: bool = False,
+    facts: Sequence[Mapping[str, str]] = (),
 ) -> Path:
     """Write ``index.html``: one file without scripts or links, which opens anywhere and prints.
 
@@ -44,6 +48,9 @@ def write_report(
         notes: Paragraphs under the headline.
         warnings: What went wrong in training, or that nothing did.
         attention: Where each episode's turns attended, one for each episode; none to leave it out.
+        plots: Further PNG files by what they show.
+        filters: Whether episodes can be chosen by outcome and kind of question.
+        facts: What else is known of each episode, by name, one for each episode; none to leave it out.
 
     Returns:
         Path of the page. It appears complete or not at all.
@@ -56,22 +63,33 @@ def write_report(
     if curves is not None:
         picture = image_html(curves, "Training diagnostics by step; one panel for each", "curves")
         parts.append(_section("Training", picture))
+    if plots:
+        parts.append(_section("Plots", *(image_html(png, text, "curves") for text, png in plots.items())))
+    chooser = Filters(episodes) if filters else None
     if episodes:
         steps = attention or [()] * len(episodes)
-        shown = [_episode(ep, case, own) for (ep, case), own in zip(episodes, steps, strict=True)]
-        parts.append(_section("Episodes", *_legend(episodes, bool(attention)), *shown))
-    return write_page(directory, title, parts)
+        known = facts or [{}] * len(episodes)
+        shown = [
+            _episode(ep, case, own, chooser, more)
+            for (ep, case), own, more in zip(episodes, steps, known, strict=True)
+        ]
+        controls = [chooser.controls] if chooser else []
+        parts.append(_section("Episodes", *_legend(episodes, bool(attention)), *controls, *shown))
+    return write_page(directory, title, parts, chooser.style if chooser else "")
 
 
-def write_page(directory: str | Path, title: str, parts: Sequence[str]) -> Path:
+def write_page(directory: str | Path, title: str, parts: Sequence[str], style: str = "") -> Path:
     """Write ``index.html`` of HTML parts, in the report's style; it appears complete or not at all.
 
     Args:
         directory: Folder to write into; made if it is missing.
         title: Title of the page.
         parts: HTML, every text in it escaped.
+        style: CSS besides the report's.
     """
-    page = _PAGE.format(title=escape(title), policy=CONTENT_POLICY, style=STYLE, body="\n".join(parts))
+    page = _PAGE.format(
+        title=escape(title), policy=CONTENT_POLICY, style=STYLE + style, body="\n".join(parts)
+    )
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "index.html", page.encode("utf-8", errors="replace"))
@@ -139,8 +157,15 @@ _ATTENTION_LEGEND = (
 )
 
 
-def _episode(episode: Episode, case: Case, attention: Sequence[StepAttention]) -> str:
+def _episode(
+    episode: Episode,
+    case: Case,
+    attention: Sequence[StepAttention],
+    chooser: Filters | None,
+    facts: Mapping[str, str],
+) -> str:
     looks = len(episode.trajectory.boxes)
+    classes = f' class="{chooser.classes(episode, case)}"' if chooser else ""
     overview = image_html(
         png_bytes(draw_overview(episode, case)),
         f"Overview of {case.scene.key} with {looks} numbered looks",
@@ -148,10 +173,10 @@ def _episode(episode: Episode, case: Case, attention: Sequence[StepAttention]) -
     )
     return "\n".join(
         [
-            f"<article><h3>{escape(case.question)}</h3>",
+            f"<article{classes}><h3>{escape(case.question)}</h3>",
             f'<p class="meta">{escape(f"{case.key} · {case.family} · {episode.stream} stream")}</p>',
             _options(case),
-            f'<div class="path"><div>{overview}{_outcome(episode, case)}</div>',
+            f'<div class="path"><div>{overview}{_outcome(episode, case, facts)}</div>',
             f"<ol>{''.join(_steps(episode, case, attention))}</ol></div></article>",
         ]
     )
@@ -195,8 +220,8 @@ def _attended(episode: Episode, case: Case, attention: Sequence[StepAttention], 
     return f'{picture}<p class="meta">{escape(words)}</p>'
 
 
-def _outcome(episode: Episode, case: Case) -> str:
-    rows = {"answer": episode.trajectory.answer, "reference": case.answer, "defect": episode.defect}
+def _outcome(episode: Episode, case: Case, facts: Mapping[str, str]) -> str:
+    rows = {"answer": episode.trajectory.answer, "reference": case.answer, "defect": episode.defect, **facts}
     rows |= {f"reward: {name}": f"{value:.2f}" for name, value in episode.reward_parts.items()}
     if not math.isnan(episode.reward):
         rows["reward"] = f"{episode.reward:.2f}"

@@ -35,6 +35,7 @@ img.attention, img.planes { display: block; }
 img.planes { background: #000000; border-radius: 4px; image-rendering: auto; }
 .verdict { font-weight: 700; margin: 0.5rem 0 0; }
 .right { color: var(--right); } .wrong { color: var(--wrong); }
+.filter { font-weight: 600; margin-right: 0.5rem; } input + label { margin: 0 0.9rem 0 0.25rem; }
 @media print { main { max-width: none; padding: 0; } .path { grid-template-columns: 1fr 1fr; }
   img.crop { max-width: 9rem; } h3 { break-after: avoid; } }
 """
