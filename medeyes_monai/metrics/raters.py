@@ -21,8 +21,6 @@ Level = Literal["nominal", "ordinal", "interval"]
 RESAMPLES = 1000
 """Resamples of an interval."""
 
-_inter_rater, _has_statsmodels = optional_import("statsmodels.stats.inter_rater")
-
 
 def fleiss_kappa(ratings: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """Return Fleiss's kappa: agreement of any number of raters on categories.
@@ -46,11 +44,18 @@ def fleiss_kappa(ratings: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: in
         >>> round(fleiss_kappa([[1, 1], [2, 2], [1, 2]], resamples=1).value, 4)  # (2/3 - 1/2) / (1 - 1/2)
         0.3333
     """
-    _need(_has_statsmodels, "statsmodels")
     table = _checked(ratings)
     given = (~np.isnan(table)).sum(1)
     full = table[given == given.max()] if len(table) and given.max() > 1 else table[:0]
-    return _with_interval(full, _fleiss, resamples, seed)
+    library = _library("statsmodels.stats.inter_rater")
+
+    def kappa(rows: Values) -> float:
+        codes = np.unique(rows[~np.isnan(rows)])
+        if len(codes) < 2:
+            return math.nan
+        return float(library.fleiss_kappa(np.stack([(rows == code).sum(1) for code in codes], axis=1)))
+
+    return _with_interval(full, kappa, resamples, seed)
 
 
 def cohen_kappa(
@@ -62,9 +67,18 @@ def cohen_kappa(
         >>> round(cohen_kappa([1, 1, 2, 2], [1, 2, 2, 2], resamples=1).value, 4)  # (3/4 - 1/2) / (1 - 1/2)
         0.5
     """
-    _need(_has_statsmodels, "statsmodels")
     table = _checked(np.stack([np.asarray(first, float), np.asarray(second, float)], axis=1))
-    return _with_interval(table[~np.isnan(table).any(1)], _cohen, resamples, seed)
+    library = _library("statsmodels.stats.inter_rater")
+
+    def kappa(rows: Values) -> float:
+        codes = np.unique(rows)
+        if len(codes) < 2:
+            return math.nan
+        counts = np.zeros((len(codes), len(codes)))
+        np.add.at(counts, tuple(np.searchsorted(codes, rows).T), 1)
+        return float(library.cohens_kappa(counts, return_results=False))
+
+    return _with_interval(table[~np.isnan(table).any(1)], kappa, resamples, seed)
 
 
 def krippendorff_alpha(
@@ -89,8 +103,7 @@ def krippendorff_alpha(
         >>> round(krippendorff_alpha([[1, 1], [2, 2], [1, 2]], "nominal", resamples=1).value, 4)
         0.4444
     """
-    library, there = optional_import("krippendorff")
-    _need(there, "krippendorff")
+    library = _library("krippendorff")
     table = _checked(ratings)
     pairable = table[(~np.isnan(table)).sum(1) > 1]
 
@@ -100,23 +113,6 @@ def krippendorff_alpha(
         return float(library.alpha(reliability_data=rows.T, level_of_measurement=level))
 
     return _with_interval(pairable, alpha, resamples, seed)
-
-
-def _fleiss(rows: Values) -> float:
-    codes, counts = np.unique(rows[~np.isnan(rows)]), []
-    if len(codes) < 2:
-        return math.nan
-    counts = [(rows == code).sum(1) for code in codes]
-    return float(_inter_rater.fleiss_kappa(np.stack(counts, axis=1)))
-
-
-def _cohen(rows: Values) -> float:
-    codes = np.unique(rows)
-    if len(codes) < 2:
-        return math.nan
-    table = np.zeros((len(codes), len(codes)))
-    np.add.at(table, tuple(np.searchsorted(codes, rows).T), 1)
-    return float(_inter_rater.cohens_kappa(table, return_results=False))
 
 
 def _with_interval(rows: Values, statistic: Callable[[Values], float], resamples: int, seed: int) -> Estimate:
@@ -139,6 +135,8 @@ def _checked(ratings: npt.ArrayLike) -> Values:
     return table
 
 
-def _need(there: Any, library: str) -> None:
+def _library(name: str) -> Any:
+    module, there = optional_import(name)
     if not there:
-        raise ConfigError(f"agreement of readers needs {library}; pip install 'medeyes-monai[reader]'")
+        raise ConfigError(f"agreement of raters needs {name}; pip install 'medeyes-monai[reader]'")
+    return module

@@ -40,12 +40,13 @@ OUTCOMES: Mapping[str, Outcome] = {
     "accuracy": lambda one: one.accuracy,
     "accuracy, model right": lambda one: _if(one.right, one.accuracy),
     "accuracy, model wrong": lambda one: _if(not one.right, one.accuracy),
+    "undecided": lambda one: _if(one.correctness is not None, float(one.judgement == 0)),
     "confidence": lambda one: _number(one.confidence),
     "trust": lambda one: _number(one.trust),
     "trust, model right": lambda one: _if(one.right, _number(one.trust)),
     "trust, model wrong": lambda one: _if(not one.right, _number(one.trust)),
 }
-"""What is compared with and without looks. Accuracy is from 0 to 1, confidence and trust from 1 to 5."""
+"""What is compared with and without looks: shares from 0 to 1, confidence and trust from 1 to 5."""
 RATINGS: Mapping[str, Outcome] = {
     "correctness": lambda one: _number(one.correctness),
     "confidence": lambda one: _number(one.confidence),
@@ -75,7 +76,6 @@ def analyse(cases: Sequence[RatedCase], *, resamples: int = 1000, seed: int = 0)
             for name, found in counts.items()
         },
         items=len({one.item for one in cases}),
-        undecided={name: _mean(kept, _undecided, settings) for name, kept in _conditions(cases).items()},
         agreement=_agreement(cases, readers, settings),
         effects={name: _effect(cases, readers, outcome, settings) for name, outcome in OUTCOMES.items()},
         usefulness=_usefulness(cases, settings),
@@ -88,10 +88,6 @@ def _conditions(cases: Sequence[RatedCase]) -> dict[str, list[RatedCase]]:
         "with looks": [one for one in cases if one.path],
         "without looks": [one for one in cases if not one.path],
     }
-
-
-def _undecided(one: RatedCase) -> float:
-    return _if(one.correctness is not None, float(one.judgement == 0))
 
 
 def _agreement(cases: Sequence[RatedCase], readers: Sequence[str], settings: Settings) -> dict[str, Estimate]:

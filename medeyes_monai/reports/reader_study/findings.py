@@ -20,8 +20,8 @@ class Effect:
         shown: Mean of all ratings with looks; the interval resamples items.
         hidden: Mean of all ratings without.
         over_items: Mean over items of their mean with looks less their mean without, which other readers
-            gave; readers cancel out since each is on one side for half of the items and on the other for the
-            rest. The interval resamples items and says nothing of other readers.
+            gave. Readers cancel out in a full crossover, since each is on one side for half of the items and
+            on the other for the rest. The interval resamples items and says nothing of other readers.
         over_readers: Mean over readers of the same difference, where items cancel out; the interval
             resamples readers and is of little worth for few.
         readers: Mean with and without of each reader, NaN where there is none.
@@ -77,7 +77,6 @@ class StudyResults:
     Args:
         states: Of each reader, how many cases are rated, left or open.
         items: Number of items.
-        undecided: Share of judgements that are neither right nor wrong, with and without looks.
         agreement: Agreement by its name; the count is that of units.
         effects: The effect of seeing the looks, by outcome.
         usefulness: How useful looks were.
@@ -85,7 +84,6 @@ class StudyResults:
 
     states: Mapping[str, Mapping[str, int]]
     items: int
-    undecided: Mapping[str, Estimate]
     agreement: Mapping[str, Estimate]
     effects: Mapping[str, Effect]
     usefulness: Usefulness
@@ -95,7 +93,6 @@ class StudyResults:
         return {
             "items": self.items,
             "states": {reader: dict(counts) for reader, counts in self.states.items()},
-            "undecided": {name: share.to_dict() for name, share in self.undecided.items()},
             "agreement": {name: value.to_dict() for name, value in self.agreement.items()},
             "effects": {name: effect.to_dict() for name, effect in self.effects.items()},
             "usefulness": self.usefulness.to_dict(),

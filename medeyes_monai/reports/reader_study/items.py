@@ -12,7 +12,7 @@ from PIL import Image
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.geometry import Box
 from medeyes_monai.metrics.scoring import answers_match
-from medeyes_monai.reports.gaze import OVERVIEW_SIDE, draw_crop, draw_looks, enlarge
+from medeyes_monai.reports.gaze import OVERVIEW_SIDE, draw_crop, draw_looks, enlarge, png_bytes
 from medeyes_monai.reports.reader_study.predictions import Prediction, Questions, case_of
 from medeyes_monai.scenes import Case, ImageScene
 from medeyes_monai.seeding import numpy_generator
@@ -32,12 +32,12 @@ class StudyLook:
     Args:
         reasoning: What it wrote before it looked.
         box: Where it looked. Unit: voxels of the scene.
-        picture: What it saw, with the look's number.
+        picture: What it saw, with the look's number. A PNG file.
     """
 
     reasoning: str
     box: Box
-    picture: Picture
+    picture: bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ class StudyItem:
         answer: The model's answer.
         reference: The reference answer; only the organiser sees it.
         right: Whether the answer is right by the data's own rule; only the organiser sees it.
-        image: The image as it is shown in both conditions, without findings.
+        image: The image as it is shown in both conditions, without findings. A PNG file.
         marked: The same with a numbered box for each look; None of a volume, whose sheet is not marked.
         looks: The looks in order.
         reasoning: What the model wrote before its answer.
@@ -66,8 +66,8 @@ class StudyItem:
     answer: str
     reference: str
     right: bool
-    image: Picture
-    marked: Picture | None
+    image: bytes
+    marked: bytes | None
     looks: tuple[StudyLook, ...]
     reasoning: str
     convention: str = ""
@@ -114,7 +114,7 @@ def study_item(case: Case, path: Trajectory) -> StudyItem:
     flat = len(case.scene.shape) == 2
     image = _shown(case)
     looks = tuple(
-        StudyLook(look.reasoning, look.box, draw_crop(case.scene.look(look.box).pixels, number))
+        StudyLook(look.reasoning, look.box, png_bytes(draw_crop(case.scene.look(look.box).pixels, number)))
         for number, look in enumerate(path.fixations, start=1)
     )
     return StudyItem(
@@ -125,8 +125,8 @@ def study_item(case: Case, path: Trajectory) -> StudyItem:
         answer=str(path.answer),
         reference=str(case.answer),
         right=answers_match(str(path.answer), case),
-        image=image,
-        marked=draw_looks(image, path.boxes, case.scene.shape) if flat else None,
+        image=png_bytes(image),
+        marked=png_bytes(draw_looks(image, path.boxes, case.scene.shape)) if flat else None,
         looks=looks,
         reasoning=path.reasoning,
         convention="" if flat else VOLUME_CONVENTION,

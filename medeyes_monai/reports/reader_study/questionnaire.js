@@ -119,7 +119,7 @@
     unmark();
     gaps.forEach((group) => group.classList.add("missing"));
     say(`Not rated yet: ${gaps.map((group) => group.querySelector("legend").textContent).join(" ")} ` +
-      "Rate it, or tick the box that says that you go on without.");
+      "Choose, or tick the box that says that you go on without.");
     gaps[0].querySelector("input").focus();
   };
 

@@ -11,11 +11,9 @@ from pathlib import Path
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.io import write_atomic
-from medeyes_monai.reports.gaze import png_bytes
 from medeyes_monai.reports.reader_study.design import Key
 from medeyes_monai.reports.reader_study.items import StudyItem, StudyLook
 from medeyes_monai.reports.style import STYLE
-from medeyes_monai.trajectory import Picture
 
 __all__ = ["SCALES", "questionnaire", "write_questionnaires"]
 
@@ -34,7 +32,7 @@ SCALES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "usefulness": (
         "How useful is look {number} for judging the answer?",
-        ("misleading", "useless", "little", "useful", "decisive"),
+        ("misleading", "useless", "of little use", "useful", "decisive"),
     ),
 }
 """What is asked, and what the ratings 1 to 5 mean."""
@@ -211,8 +209,8 @@ def _rating(number: int, scale: str, look: int | None = None) -> str:
     return f'<fieldset data-rating="{scale}"{which}><legend>{legend}</legend>{choices}</fieldset>'
 
 
-def _image(picture: Picture, text: str, kind: str) -> str:
-    data = base64.b64encode(png_bytes(picture)).decode("ascii")
+def _image(png: bytes, text: str, kind: str) -> str:
+    data = base64.b64encode(png).decode("ascii")
     return f'<img class="{kind}" src="data:image/png;base64,{data}" alt="{escape(text)}">'
 
 

@@ -22,6 +22,8 @@ __all__ = ["results_figure", "results_markdown", "write_results"]
 SHOWN, HIDDEN = "#0072B2", "#D55E00"
 """Blue and vermilion of Okabe and Ito's palette, told apart by every kind of colour vision."""
 UNKNOWN = "-"
+SHARES = ("accuracy", "undecided")
+"""What is given in percent."""
 NOTES = (
     "Values stand with their 95 % bootstrap interval. Accuracy: the reader takes a right answer for right or "
     "a wrong one for wrong; an undecided reader counts as not accurate. Confidence, trust and usefulness are "
@@ -30,8 +32,8 @@ NOTES = (
     "interval resamples items and speaks of these readers only. Difference over readers: the same within "
     "each reader, over different items; the interval resamples readers and is of little worth for few.",
     "Agreement: the number is that of units with enough ratings. Fleiss' kappa takes only those with the "
-    "largest number of ratings; alpha takes all with two or more. Judgements are right, wrong or undecided; "
-    "other ratings are ordinal.",
+    "largest number of ratings; alpha takes all with two or more. Intervals resample units. Judgements are "
+    "right, wrong or undecided; other ratings are ordinal.",
 )
 
 
@@ -68,6 +70,9 @@ def results_figure(results: StudyResults) -> Figure:
     for ax, name in zip(axes, ("accuracy", "confidence", "trust"), strict=False):
         _draw_effect(ax, results.effects[name], name)
     _draw_usefulness(axes[3], results)
+    figure.supxlabel(
+        "thin lines: readers; squares: means with their 95 % interval", fontsize=8, x=0.01, ha="left"
+    )
     return figure
 
 
@@ -82,7 +87,7 @@ def _states(results: StudyResults) -> Table:
 def _effects(effects: Mapping[str, Effect]) -> Table:
     rows = []
     for name, effect in effects.items():
-        percent = name.startswith("accuracy")
+        percent = name.startswith(SHARES)
         values = (effect.shown, effect.hidden)
         changes = (effect.over_items, effect.over_readers)
         rows.append(
