@@ -68,7 +68,8 @@ def predictions_of(episodes: Sequence[Episode], cases: Sequence[Case]) -> list[P
 def read_predictions(path: str | Path) -> list[Prediction]:
     """Read the predictions of an evaluation.
 
-    This is the only function that knows the file: a first line with its ``format``, then a line for each
+    This is the only function that knows the file: a first line with its ``format`` and what the ``run``
+    depends on, of which a ``condition`` is refused that changes what looks show; then a line for each
     question with ``item`` (its number in the data), ``key``, ``question``, ``answer``, ``reasoning`` and
     ``turns``, of which those that looked have ``box`` (corners in voxels) and ``reasoning``. Items that the
     evaluation skipped, and a last line without its end, are left out.
@@ -77,7 +78,8 @@ def read_predictions(path: str | Path) -> list[Prediction]:
         path: ``predictions.jsonl``, or the folder that holds it.
 
     Raises:
-        ConfigError: If the file is missing or has another form; the message names the line.
+        ConfigError: If the file is missing, has another form, or was made under a condition; the message
+            names the line.
     """
     file = Path(path) / "predictions.jsonl" if Path(path).is_dir() else Path(path)
     if not file.is_file():
@@ -86,6 +88,12 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     header = _row(next(lines, b"{}"), f"{file.name}, line 1")
     if header.get("format") != PREDICTIONS:
         raise ConfigError(f"{file.name}, line 1: wanted the format {PREDICTIONS!r}, got another")
+    run = header.get("run")
+    if isinstance(run, dict) and run.get("condition") is not None:
+        raise ConfigError(
+            f"{file.name}: the model was asked under the condition {run['condition']!r}, so its looks showed "
+            "something else; give the predictions of the unchanged questions"
+        )
     rows = [(_row(line, place), place) for line, place in _placed(lines, file)]
     return [_predicted(row, place) for row, place in rows if "skipped" not in row]
 
