@@ -25,6 +25,7 @@ from medeyes_monai.metrics.grounding import Grounding, GroundingMetric, agreemen
 from medeyes_monai.metrics.intervals import Estimate, estimates
 from medeyes_monai.metrics.paired import Paired, compare_runs, mcnemar, paired, score_table
 from medeyes_monai.metrics.progression import LookStep, Progression, ProgressionMetric, look_curve, look_table
+from medeyes_monai.metrics.raters import cohen_kappa, fleiss_kappa, krippendorff_alpha
 from medeyes_monai.metrics.share import Share, pool_groups
 from medeyes_monai.metrics.table import Table, compare, compare_table
 
@@ -56,13 +57,16 @@ __all__ = [
     "answer_confidence",
     "calibration",
     "choose_threshold",
+    "cohen_kappa",
     "compare",
     "compare_runs",
     "compare_table",
     "estimates",
     "evaluate",
     "faithfulness_table",
+    "fleiss_kappa",
     "is_hit",
+    "krippendorff_alpha",
     "laterality",
     "look_curve",
     "look_table",

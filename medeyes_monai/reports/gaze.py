@@ -20,6 +20,7 @@ __all__ = [
     "crops_of",
     "draw_box",
     "draw_crop",
+    "draw_looks",
     "draw_overview",
     "enlarge",
     "gaze_path_figure",
@@ -56,23 +57,28 @@ def draw_overview(episode: Episode, case: Case, findings: bool = True) -> Pictur
     overview = enlarge(episode.pictures[0], OVERVIEW_SIDE)
     if len(case.scene.shape) != 2:
         return np.asarray(overview)
-    draw = ImageDraw.Draw(overview)
     if findings:
+        draw = ImageDraw.Draw(overview)
         for finding in case.scene.findings:
-            _draw_dashed(draw, _on_picture(finding.box, case, overview))
-    rectangles: list[_Rectangle] = []
-    for box in episode.trajectory.boxes:
-        rectangle = _on_picture(box, case, overview)
-        while rectangle in rectangles:  # a look at the same place again is drawn around the first
-            rectangle = _grown(rectangle, 4)
-        rectangles.append(rectangle)
-    for number, rectangle in enumerate(rectangles, start=1):
-        _draw_frame(draw, rectangle, number)
-    placed: list[_Rectangle] = []
-    for number, rectangle in enumerate(rectangles, start=1):
-        placed.append(_free_tag(rectangle, overview.size, placed))
-        _draw_tag(draw, placed[-1], number)
+            _draw_dashed(draw, _on_picture(finding.box, case.scene.shape, overview))
+    _draw_looks(overview, episode.trajectory.boxes, case.scene.shape)
     return np.asarray(overview)
+
+
+def draw_looks(picture: Picture, boxes: Sequence[Box], shape: Sequence[int]) -> Picture:
+    """Draw a numbered box for each look on any picture of the whole image, enlarged as an overview is.
+
+    Args:
+        picture: The image at any resolution.
+        boxes: The looks in order, with two axes. Unit: voxels of the image.
+        shape: Extent of the image, ``(x, y)``. Unit: voxels.
+
+    Returns:
+        ``uint8 (rows, columns, 3)``.
+    """
+    image = enlarge(picture, OVERVIEW_SIDE)
+    _draw_looks(image, boxes, shape)
+    return np.asarray(image)
 
 
 def draw_crop(picture: Picture, number: int) -> Picture:
@@ -102,7 +108,7 @@ def draw_box(draw: ImageDraw.ImageDraw, box: Box, case: Case, overview: Image.Im
         overview: The overview.
         number: Number of the look, from 1.
     """
-    rectangle = _on_picture(box, case, overview)
+    rectangle = _on_picture(box, case.scene.shape, overview)
     _draw_frame(draw, rectangle, number)
     _draw_tag(draw, _free_tag(rectangle, overview.size, ()), number)
 
@@ -186,9 +192,25 @@ def enlarge(picture: Picture, side: int) -> Image.Image:
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def _on_picture(box: Box, case: Case, picture: Image.Image) -> _Rectangle:
+def _draw_looks(picture: Image.Image, boxes: Sequence[Box], shape: Sequence[int]) -> None:
+    draw = ImageDraw.Draw(picture)
+    rectangles: list[_Rectangle] = []
+    for box in boxes:
+        rectangle = _on_picture(box, shape, picture)
+        while rectangle in rectangles:  # a look at the same place again is drawn around the first
+            rectangle = _grown(rectangle, 4)
+        rectangles.append(rectangle)
+    for number, rectangle in enumerate(rectangles, start=1):
+        _draw_frame(draw, rectangle, number)
+    placed: list[_Rectangle] = []
+    for number, rectangle in enumerate(rectangles, start=1):
+        placed.append(_free_tag(rectangle, picture.size, placed))
+        _draw_tag(draw, placed[-1], number)
+
+
+def _on_picture(box: Box, shape: Sequence[int], picture: Image.Image) -> _Rectangle:
     """Carry a box of the scene to the corners that Pillow draws, both inside the box."""
-    x1, y1, x2, y2 = box.scale(case.scene.shape, picture.size).corners
+    x1, y1, x2, y2 = box.scale(shape, picture.size).corners
     return x1, y1, x2 - 1, y2 - 1
 
 
