@@ -6,7 +6,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line; None for those of this process.
     """
     asked = _parser().parse_args(arguments)
-    _log()
     try:
-        _run(asked)
+        with _shown():
+            _run(asked)
     except MedEyesError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
@@ -55,12 +56,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _log() -> None:
+@contextmanager
+def _shown() -> Iterator[None]:
     """Show what this package says, not what libraries tell of headers and fonts."""
-    own = logging.getLogger("medeyes_monai")
-    if not own.handlers:
-        own.addHandler(logging.StreamHandler())
+    own, handler = logging.getLogger("medeyes_monai"), logging.StreamHandler()
+    own.addHandler(handler)
     own.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        own.removeHandler(handler)
 
 
 def _run(asked: argparse.Namespace) -> None:

@@ -39,7 +39,7 @@ class Question:
 
     Args:
         question: The question, in words.
-        name: Short name, unique in the list; ``question 1`` and so on where it is not given.
+        name: Short name, unique in its list, where it is ``question 1`` and so on if not given.
         options: Answers to choose from.
         series: By name of a tag, a regular expression that is found in its value; values of several parts
             are joined by backslashes, as in DICOM. Empty takes any series with an image.
@@ -51,7 +51,7 @@ class Question:
     """
 
     question: str
-    name: str = ""
+    name: str = "question"
     options: tuple[str, ...] = ()
     series: Mapping[str, str] = field(default_factory=dict)
     slices: str | tuple[int, ...] = "middle"
