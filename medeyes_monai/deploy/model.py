@@ -83,16 +83,18 @@ def load_bundle(
 
 
 def find_bundle(path: str | os.PathLike[str]) -> Path:
-    """Return the bundle in a folder of models: the folder itself, or the only one inside it that is one.
+    """Return the bundle in a folder of models: the only one inside it, or else the folder itself.
+
+    The packager of MONAI Deploy puts a bundle beside copies of its own parts.
 
     Raises:
         ConfigError: If there is none, or there are several.
     """
     root = Path(path)
     inside = sorted(root.iterdir()) if root.is_dir() else []
-    found = [folder for folder in (root, *inside) if (folder / INFERENCE).is_file()]
-    if len(found) != 1:
-        raise ConfigError(f"{root} has to be or to hold one bundle with {INFERENCE}, found {len(found)}")
+    found = [folder for folder in inside if (folder / INFERENCE).is_file()] or [root]
+    if len(found) != 1 or not (found[0] / INFERENCE).is_file():
+        raise ConfigError(f"{root} has to be or to hold one bundle, a folder with {INFERENCE}")
     return found[0]
 
 

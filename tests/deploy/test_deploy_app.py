@@ -220,8 +220,9 @@ def test_a_trained_policy_takes_the_place_of_the_bundles_own(tmp_path, checkpoin
     shutil.copytree(checkpoints["qwen2_5_vl"], tmp_path / "models" / "mine" / "models" / "tiny_policy")
     found = find_bundle(tmp_path / "models")
     assert found == tmp_path / "models" / "mine"
+    assert find_bundle(found) == found
     assert load_bundle(found, device="cpu").policy.core.config.model_type == "qwen2_5_vl"
-    with pytest.raises(ConfigError, match="found 0"):
+    with pytest.raises(ConfigError, match="has to be or to hold one bundle"):
         find_bundle(tmp_path)
     with pytest.raises(ConfigError, match="unknown key 'max_look'"):
         load_bundle(BUNDLE, max_look=3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from monai.deploy.conditions import CountCondition
 from monai.deploy.core import Application
 
 from medeyes_monai.deploy.model import find_bundle, load_bundle
@@ -34,7 +35,8 @@ class FocusApp(Application):
         """Build the operators and join them."""
         context = Application.init_app_context(self.argv)
         listed = os.environ.get(QUESTIONS) or Path(__file__).with_name("questions.yaml")
-        loader = StudyLoaderOperator(self, name="loader", input_folder=Path(context.input_path))
+        once = CountCondition(self, 1)
+        loader = StudyLoaderOperator(self, once, name="loader", input_folder=Path(context.input_path))
         selector = SeriesSelectorOperator(self, name="selector", questions=read_questions(listed))
         volume = SeriesToSourceOperator(self, name="volume")
         focus = FocusOperator(self, name="focus", model=load_bundle(find_bundle(context.model_path)))
