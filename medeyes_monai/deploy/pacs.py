@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +73,9 @@ def send(files: Sequence[Path], peer: Peer) -> int:
 
 
 class Receiver:
-    """Takes what a PACS sends, one folder for each study, and calls back when an association ends.
+    """Takes what a PACS sends, one folder for each study of an association, and calls back when that ends.
+
+    What an association brought that was broken off is removed.
 
     Args:
         folder: Where studies lie.
@@ -91,7 +95,7 @@ class Receiver:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.max_bytes = folder, max_bytes
         self._done = done
-        self._filled: dict[Any, dict[Path, None]] = {}
+        self._places: dict[Any, dict[str, Path]] = {}
         self._entity = _entity(title)
         self._entity.supported_contexts = [*AllStoragePresentationContexts, build_context(Verification)]
         self._server: Any = None
@@ -120,12 +124,10 @@ class Receiver:
         packed = event.encoded_dataset()
         if len(packed) > self.max_bytes:
             return FULL
-        place = self.folder / study
-        place.mkdir(exist_ok=True)
-        part = place / f".{instance}.part"
-        part.write_bytes(packed)
-        part.replace(place / f"{instance}.dcm")
-        self._filled.setdefault(event.assoc, {})[place] = None
+        places = self._places.setdefault(event.assoc, {})
+        if study not in places:
+            places[study] = Path(tempfile.mkdtemp(dir=self.folder))
+        (places[study] / f"{instance}.dcm").write_bytes(packed)
         return 0
 
     def _names(self, event: Any) -> tuple[str | None, str | None]:
@@ -138,12 +140,13 @@ class Receiver:
         return (study, instance) if known else (None, None)
 
     def _end(self, event: Any) -> None:
-        filled = self._filled.pop(event.assoc, {})
-        if filled and self._done is not None:
-            self._done(list(filled))
+        places = self._places.pop(event.assoc, {})
+        if places and self._done is not None:
+            self._done(list(places.values()))
 
     def _drop(self, event: Any) -> None:
-        self._filled.pop(event.assoc, None)
+        for place in self._places.pop(event.assoc, {}).values():
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _entity(title: str) -> AE:

@@ -59,7 +59,7 @@ def _page(result: FocusResult, number: str) -> Figure:
         lines = _lines(words)
         figure.text(0.08, top - 0.016, "\n".join(lines), fontsize=11, va="top", parse_math=False)
         top -= 0.032 + 0.0165 * len(lines)
-    _draw_pictures(figure, result, top)
+    _draw_pictures(figure, result, top - 0.02)
     _draw_table(figure, result)
     figure.text(0.08, 0.03, f"{ALGORITHM} {VERSION}   page {number}", fontsize=8, color="#555555")
     return figure
@@ -68,7 +68,7 @@ def _page(result: FocusResult, number: str) -> Figure:
 def _words(result: FocusResult) -> list[tuple[str, str]]:
     said = "(no answer)" if result.answer is None else result.answer
     where = "" if result.slice_index is None else f"   (slice {result.slice_index + 1} of the series)"
-    sure = f"{result.confidence:.0%} (probability of the model's own words; not calibrated)"
+    sure = f"{result.confidence:.1%} (probability of the model's own words; not calibrated)"
     words = [("Question", result.question + where), ("Answer", said), ("Confidence", sure)]
     if result.reasoning:
         words.append(("Reasoning", result.reasoning))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from monai.data import MetaTensor
 
 from medeyes_monai.errors import GeometryError
 from medeyes_monai.geometry import Box, carry_box, spacing_of, to_world
@@ -14,8 +15,10 @@ from medeyes_monai.geometry.affine import Affine
 from medeyes_monai.metrics.confidence import answer_confidence
 from medeyes_monai.trajectory import Episode, Picture
 
-__all__ = ["FocusResult", "Grid", "Look", "result_of"]
+__all__ = ["FocusResult", "Grid", "Look", "mask_of", "on_grid", "result_of"]
 
+SURE = 0.5
+"""Voxels of a focus map above this are the focus."""
 WHOLE = 0.01
 """How far the axes of two grids may be from those of one another turned by right angles."""
 
@@ -126,6 +129,7 @@ def result_of(
     decode: Callable[[Sequence[int]], str],
     scene_affine: Affine | None = None,
     slice_index: int | None = None,
+    focus_map: MetaTensor | None = None,
 ) -> FocusResult:
     """Bring what a policy wrote about a scene onto the grid of the series.
 
@@ -137,6 +141,8 @@ def result_of(
         decode: The policy's ``decode``.
         scene_affine: Affine of a volume's scene, which shows the same voxels with other axes.
         slice_index: The slice, of a scene that is a picture with the columns and rows of the series.
+        focus_map: How surely each voxel was looked at, ``(1, X, Y, Z)`` on any grid of the same voxels; the
+            focus is where it is above one half. None: the focus is the box of the last look.
 
     Raises:
         GeometryError: If the scene does not show the voxels of the series.
@@ -153,11 +159,18 @@ def result_of(
         grid=grid,
         looks=looks,
         reasoning=path.reasoning,
-        focus=mask_of(looks[-1].box, grid) if looks else None,
+        focus=_focus(looks, grid, focus_map),
         defect=episode.defect,
         slice_index=slice_index,
         pictures=episode.pictures,
     )
+
+
+def _focus(looks: Sequence[Look], grid: Grid, focus_map: MetaTensor | None) -> npt.NDArray[np.bool_] | None:
+    if focus_map is not None:
+        affine = np.asarray(focus_map.affine, dtype=np.float64)
+        return on_grid(focus_map.numpy()[0] > SURE, affine, grid)
+    return mask_of(looks[-1].box, grid) if looks else None
 
 
 def mask_of(box: Box, grid: Grid) -> npt.NDArray[np.bool_]:

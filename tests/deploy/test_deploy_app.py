@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import torch
 
 pytest.importorskip("highdicom", reason="needs the extra deploy")
 
@@ -20,10 +21,12 @@ from medeyes_monai.deploy.__main__ import main
 from medeyes_monai.deploy.model import find_bundle, load_bundle
 from medeyes_monai.deploy.pipeline import answer_image, answer_study, write_study
 from medeyes_monai.deploy.questions import Question, read_questions
+from medeyes_monai.deploy.result import result_of
 from medeyes_monai.deploy.study import choose_series, read_study
 from medeyes_monai.errors import ConfigError, UnreadableImageError
 from medeyes_monai.geometry import Box, to_world
 from medeyes_monai.io import read_volume
+from medeyes_monai.scenes import Case
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "bundle"
@@ -126,6 +129,18 @@ def test_a_model_of_volumes_answers_about_the_whole_series(tmp_path, checkpoints
     ours = np.sort(np.array(look.corners_mm(result.grid)), axis=0)
     assert np.abs(theirs - ours).max() < 0.01
     assert result.focus.sum() == box.size
+    surely = scene.image.clone().to(torch.float32) * 0
+    surely[0][box.slices] = 1.0
+    again = result_of(
+        *model.ask([Case("a", scene, ASKED)]),
+        name="a",
+        question=ASKED,
+        grid=result.grid,
+        decode=looking.decode,
+        scene_affine=np.asarray(scene.image.affine),
+        focus_map=surely,
+    )
+    assert (again.focus == result.focus).all()
 
 
 class VolumeLooker(LookingPolicy):

@@ -8,6 +8,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pydicom
 import pytest
 
 pytest.importorskip("highdicom", reason="needs the extra deploy")
@@ -160,6 +161,26 @@ def test_what_comes_lies_under_numbers_and_a_study_that_cannot_be_answered_goes(
     assert "none of 1 series fits" in caplog.text
     assert "Somebody" not in caplog.text
     assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_what_an_association_brought_that_breaks_off_is_removed(tmp_path):
+    from pynetdicom import AE
+
+    (file,) = sorted(study(tmp_path / "in", shape=(4, 4, 1)).iterdir())
+    one, port, came = pydicom.dcmread(file), free_port(), []
+    receiver = Receiver(tmp_path / "a", done=came.extend)
+    receiver.start(port)
+    try:
+        entity = AE()
+        entity.add_requested_context(one.SOPClassUID)
+        link = entity.associate("127.0.0.1", port)
+        assert link.send_c_store(one).Status == 0
+        assert len(list((tmp_path / "a").rglob("*.dcm"))) == 1
+        link.abort()
+        wait_until(lambda: not list((tmp_path / "a").iterdir()))
+    finally:
+        receiver.stop()
+    assert came == []
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pynetdicom leaves its socket

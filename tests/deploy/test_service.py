@@ -1,6 +1,7 @@
 """The HTTP service: a real server on loopback, asked as clients ask it."""
 
 import contextlib
+import gzip
 import http.client
 import io
 import json
@@ -11,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pydicom
 import pytest
 
@@ -167,6 +170,15 @@ def test_a_zip_of_dicom_brings_dicom_results_of_the_same_study(server, tmp_path)
     server.ask("DELETE", f"/v1/answers/{answer['id']}")
 
 
+def test_a_nifti_volume_is_answered_slice_by_slice_in_millimetres(server):
+    image = nibabel.Nifti1Image(np.arange(4096, dtype=np.int16).reshape(16, 16, 16), np.diag([2.0, 2, 3, 1]))
+    status, answer = server.post(gzip.compress(image.to_bytes()), slices="[3, 4]")
+    assert status == 200
+    assert [result["slice"] for result in answer["results"]] == [3, 4]
+    assert answer["results"][0]["spacing_mm"] == [2.0, 2.0, 3.0]
+    server.ask("DELETE", f"/v1/answers/{answer['id']}")
+
+
 def bad_zips():
     liar = bytearray(zipped({"a": b"\0" * 2_000_000}))
     for place in (liar.index(b"PK\x01\x02") + 24, 22):  # the sizes that the directory and the file declare
@@ -267,6 +279,19 @@ def test_who_waits_too_long_or_leaves_gives_the_place_back_and_nothing_stays(mod
         wait_until(lambda: jobs.free == 2)
         wait_until(lambda: server.left() == [])
         assert gate.asked == 1
+
+
+def test_who_sends_too_slowly_is_told_and_nothing_stays(model, tmp_path):
+    with serving(model, tmp_path / "s", upload_s=0.5) as server:
+        link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        link.putrequest("POST", "/v1/answers")
+        link.putheader("Content-Type", "multipart/form-data; boundary=xyz")
+        link.putheader("Content-Length", "100000")
+        link.endheaders(b"--xyz\r\n")
+        assert link.getresponse().status == 408
+        link.close()
+        assert server.app.state.service.jobs.free == 8
+        assert list((tmp_path / "s").rglob("upload*")) == []
 
 
 def test_a_service_that_stops_finishes_what_it_has_begun(model, tmp_path):
