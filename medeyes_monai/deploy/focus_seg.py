@@ -19,7 +19,7 @@ SERIES_NUMBER = 9902
 
 
 def segmentation_of(source: Source, results: Sequence[FocusResult]) -> seg.Segmentation | None:
-    """Return one segment for each result that has a focus; None where none has.
+    """Return one segment for each result that has a focus; None where none has, and for a radiograph.
 
     Segments are numbered in the order of the results that have one, and may overlap. Frames without a focus
     are left out; each that is there refers to the image that it lies on.
@@ -29,7 +29,7 @@ def segmentation_of(source: Source, results: Sequence[FocusResult]) -> seg.Segme
         results: What was found in it.
     """
     focused = [result for result in results if result.focus is not None and result.focus.any()]
-    if not focused:
+    if not focused or not source.grid.placed:
         return None
     masks = [np.asarray(result.focus).transpose(2, 1, 0) for result in focused]
     return seg.Segmentation(

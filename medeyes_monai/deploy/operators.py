@@ -9,9 +9,8 @@ from typing import Any
 from monai.deploy.core import Fragment, Operator, OperatorSpec
 
 from medeyes_monai.deploy.model import BundleModel
-from medeyes_monai.deploy.pipeline import answer_series, select, write_study
+from medeyes_monai.deploy.pipeline import answer_series, select, sources_of, write_study
 from medeyes_monai.deploy.questions import Question
-from medeyes_monai.deploy.source import read_source
 from medeyes_monai.deploy.study import read_study
 
 __all__ = [
@@ -98,8 +97,7 @@ class SeriesToSourceOperator(Operator):
 
     def compute(self, op_input: Any, op_output: Any, context: Any) -> None:
         """Sort."""
-        pairs = op_input.receive("selected")
-        op_output.emit([(read_source(series.files), questions) for series, questions in pairs], "sources")
+        op_output.emit(sources_of(op_input.receive("selected")), "sources")
 
 
 class FocusOperator(Operator):

@@ -23,6 +23,8 @@ A4 = (8.27, 11.69)
 """Width and height. Unit: inches."""
 LETTERS = 92
 """Letters of a line."""
+MOST_PAGES = 24
+"""Pages of a PDF; more results stand in the report and the JSON, and the last page says so."""
 MOST_LOOKS = 8
 """Looks whose pictures are shown on a page."""
 MOST_LINES = 6
@@ -32,7 +34,7 @@ SIDE = 512
 
 
 def pdf_of(results: Sequence[FocusResult]) -> bytes:
-    """Return a PDF with a page for each result.
+    """Return a PDF with a page for each result, up to 24.
 
     A page holds the notice, the question, the answer with its probability, the overview with numbered boxes
     (of a slice), what each look showed, and a table of looks with their sizes.
@@ -45,8 +47,11 @@ def pdf_of(results: Sequence[FocusResult]) -> bytes:
     with warnings.catch_warnings(), rc_context({"pdf.fonttype": 42}):
         warnings.filterwarnings("ignore", message="Glyph")  # a model may write letters that the font lacks
         with PdfPages(buffer, metadata=info) as pages:
-            for number, result in enumerate(results, start=1):
-                pages.savefig(_page(result, f"{number} of {len(results)}"))
+            shown = results[:MOST_PAGES]
+            for number, result in enumerate(shown, start=1):
+                more = len(results) - len(shown) if number == len(shown) else 0
+                note = f"; {more} more results stand in the structured report" if more else ""
+                pages.savefig(_page(result, f"{number} of {len(shown)}{note}"))
     return buffer.getvalue()
 
 

@@ -14,14 +14,14 @@ from monai.data import MetaTensor
 from medeyes_monai.deploy.model import BundleModel
 from medeyes_monai.deploy.questions import Question
 from medeyes_monai.deploy.result import FocusResult, Grid, result_of
-from medeyes_monai.deploy.source import Source, read_source
+from medeyes_monai.deploy.source import Source, read_sources
 from medeyes_monai.deploy.study import Series, choose_series, read_study
 from medeyes_monai.deploy.writers import write_results
 from medeyes_monai.errors import ConfigError, UnreadableImageError
 from medeyes_monai.io import DEFAULT_MAX_VOXELS, as_stored, read_image, read_volume
 from medeyes_monai.scenes import Case
 
-__all__ = ["Answered", "answer_image", "answer_series", "answer_study", "select", "write_study"]
+__all__ = ["Answered", "answer_image", "answer_series", "answer_study", "select", "sources_of", "write_study"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,21 @@ def select(series: Sequence[Series], questions: Sequence[Question]) -> list[tupl
     return list(chosen.values())
 
 
+def sources_of(
+    selected: Sequence[tuple[Series, list[Question]]], max_voxels: int = DEFAULT_MAX_VOXELS
+) -> list[tuple[Source, list[Question]]]:
+    """Sort the files of each series into a volume, or take its radiographs one by one.
+
+    Raises:
+        UnreadableImageError: If a series makes no volume.
+    """
+    return [
+        (source, asked)
+        for series, asked in selected
+        for source in read_sources(series.files, max_voxels=max_voxels)
+    ]
+
+
 def answer_series(model: BundleModel, source: Source, questions: Sequence[Question]) -> Answered:
     """Ask questions about a series.
 
@@ -65,10 +80,12 @@ def answer_series(model: BundleModel, source: Source, questions: Sequence[Questi
 
     Raises:
         UnreadableImageError: If the pixels cannot be read.
-        ConfigError: If a slice is asked for that is not there.
+        ConfigError: If a slice is asked for that is not there, or a model of volumes about a radiograph.
     """
     results: list[FocusResult] = []
     if model.reads_volumes:
+        if not source.grid.placed:
+            raise ConfigError("the model reads volumes, and this is a radiograph; load one of pictures")
         image = read_volume(source.paths)
         results += _about_volume(model, image, source.grid, questions)
     else:
@@ -96,7 +113,7 @@ def answer_study(
     if not questions:
         raise ConfigError("there is no question")
     pairs = select(read_study(folder, max_voxels=max_voxels), questions)
-    sources = [(read_source(series.files, max_voxels=max_voxels), asked) for series, asked in pairs]
+    sources = sources_of(pairs, max_voxels)
     return [answer_series(model, source, asked) for source, asked in sources]
 
 

@@ -27,7 +27,7 @@ def plain(results: Sequence[FocusResult], source: Source | None = None) -> dict[
         header = source.headers[0]
         content["study"] = str(header.StudyInstanceUID)
         content["series"] = str(header.SeriesInstanceUID)
-        content["frame_of_reference"] = source.frame_of_reference
+        content["frame_of_reference"] = source.frame_of_reference or None
     content["results"] = [_result(result, source) for result in results]
     return content
 

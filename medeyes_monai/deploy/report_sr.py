@@ -27,7 +27,8 @@ def report_of(source: Source, results: Sequence[FocusResult]) -> sr.Comprehensiv
     """Return the report of all questions about a series.
 
     Each answer stands among the qualitative evaluations, after its question, and in a group of its own with
-    the model's certainty of it in percent. Each look is a region with its sizes: one within a slice is a
+    the model's certainty of it in percent. Each look is a region with its sizes (of a radiograph, without,
+    for these are not true in a projection): one within a slice is a
     polyline on that image, one through several is a polygon on each of them in patient coordinates. Regions
     are the boxes' outer edges. The report is partial, preliminary and unverified.
 
@@ -111,7 +112,7 @@ def _look_group(
         "finding_type": own.LOOK,
         "algorithm_id": algorithm,
         "finding_sites": [sr.FindingSite(anatomic_location=part[0], laterality=part[1])] if part else None,
-        "measurements": _sizes(source, look),
+        "measurements": _sizes(source, look) if source.grid.placed else None,
     }
     if look.is_planar:
         return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
@@ -174,11 +175,11 @@ def _frame_numbers(source: Source, k: int) -> list[int] | None:
 
 
 def _library(source: Source, results: Sequence[FocusResult]) -> list[Dataset] | None:
-    """Return the images that answers are about, for the image library; it knows files of one frame only."""
+    """Return the images that answers are about; an image library knows slices in files of one frame only."""
     slices = {k for result in results for look in result.looks for k in range(*_depth(look))}
     slices |= {result.slice_index for result in results if result.slice_index is not None}
     images = [source.headers[k] for k in sorted(slices or {0})]
-    return images if "PixelSpacing" in images[0] else None
+    return images if source.grid.placed and "PixelSpacing" in images[0] else None
 
 
 def _depth(look: Look) -> tuple[int, int]:

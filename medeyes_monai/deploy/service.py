@@ -31,7 +31,7 @@ from medeyes_monai.deploy.questions import Question
 from medeyes_monai.deploy.results_store import Results
 from medeyes_monai.deploy.upload import FORM, TooLargeError, Upload, read_form
 from medeyes_monai.deploy.writers import write_results
-from medeyes_monai.errors import MedEyesError
+from medeyes_monai.errors import ConfigError, MedEyesError
 
 __all__ = ["ServiceSettings", "create_app"]
 
@@ -144,8 +144,10 @@ class _Service:
 def _asked(model: BundleModel, study: Path, question: Question, voxels: int) -> tuple[Any, Any]:
     if not study.is_dir():
         return None, answer_image(model, study, question, max_voxels=voxels)
-    (answered,) = answer_study(model, study, [question], max_voxels=voxels)
-    return answered.source, answered.results
+    answered = answer_study(model, study, [question], max_voxels=voxels)
+    if len(answered) > 1:
+        raise ConfigError(f"the series holds {len(answered)} radiographs; send one")
+    return answered[0].source, answered[0].results
 
 
 async def _finished(request: Request, job: Future[dict[str, Any]], seconds: float) -> dict[str, Any]:

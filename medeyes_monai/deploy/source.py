@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pydicom import Dataset
-from pydicom.uid import UID
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    DigitalIntraOralXRayImageStorageForPresentation,
+    DigitalMammographyXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForPresentation,
+)
 
 from medeyes_monai.deploy.result import Grid
 from medeyes_monai.errors import UnreadableImageError
@@ -17,7 +24,7 @@ from medeyes_monai.io.frames import Frame, frames_of
 from medeyes_monai.io.limits import DEFAULT_MAX_VOXELS, RefusedError
 from medeyes_monai.io.stacking import choose, stack, stacks_of
 
-__all__ = ["Source", "headers_of", "read_source"]
+__all__ = ["Source", "headers_of", "read_source", "read_sources"]
 
 PATIENT = (
     "PatientName",
@@ -83,11 +90,18 @@ MAY_BE_EMPTY = (
 """Tags that every object has to have, if only without a value; nothing is made up for them."""
 MUST_BE = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality")
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+RADIOGRAPHS = (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalMammographyXRayImageStorageForPresentation,
+    DigitalIntraOralXRayImageStorageForPresentation,
+)
+"""Images that are projections: their pixels have no place in the patient, and sizes in them are not true."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """One series whose slices make a volume.
+    """One series whose slices make a volume, or one radiograph, whose grid is one slice and not placed.
 
     Args:
         frames: In order along the normal; frame ``k`` is slice ``k`` of the grid.
@@ -111,8 +125,8 @@ class Source:
 
     @property
     def frame_of_reference(self) -> str:
-        """Identifier of the coordinate system."""
-        return str(self.headers[0].FrameOfReferenceUID)
+        """Identifier of the coordinate system; empty for a radiograph."""
+        return str(self.headers[0].FrameOfReferenceUID) if self.grid.placed else ""
 
 
 def headers_of(path: Path, max_voxels: int = DEFAULT_MAX_VOXELS) -> Dataset:
@@ -127,6 +141,22 @@ def headers_of(path: Path, max_voxels: int = DEFAULT_MAX_VOXELS) -> Dataset:
             if name not in header:
                 setattr(header, name, None if name.endswith("Name") else "")
         return header
+
+
+def read_sources(files: Sequence[Path], *, max_voxels: int = DEFAULT_MAX_VOXELS) -> list[Source]:
+    """Return a series as one volume, or each of its radiographs.
+
+    Args:
+        files: DICOM files of one series.
+        max_voxels: Most voxels.
+
+    Raises:
+        UnreadableImageError: As :func:`read_source`.
+    """
+    headers = [headers_of(path, max_voxels) for path in files]
+    if not files or any(header.get("SOPClassUID") not in RADIOGRAPHS for header in headers):
+        return [read_source(files, max_voxels=max_voxels)]
+    return [_radiograph(path, header) for path, header in zip(files, headers, strict=True)]
 
 
 def read_source(files: Sequence[Path], *, max_voxels: int = DEFAULT_MAX_VOXELS) -> Source:
@@ -160,10 +190,22 @@ def read_source(files: Sequence[Path], *, max_voxels: int = DEFAULT_MAX_VOXELS) 
         return Source(chosen.frames, used, Grid((columns, rows, len(chosen.frames)), chosen.affine))
 
 
-def _check(header: Dataset) -> None:
+def _radiograph(path: Path, header: Dataset) -> Source:
+    with naming(path, "DICOM"):
+        _check_references(header)
+        size = (int(header.Columns), int(header.Rows))
+        frame = Frame(path, 0, "", size, (1.0, 1.0), np.eye(3)[:2], np.zeros(3), 1.0, 1.0, 0.0)
+        return Source((frame,), (header,), Grid((*size, 1), np.eye(4), placed=False))
+
+
+def _check_references(header: Dataset) -> None:
     lacking = [name for name in MUST_BE if not header.get(name)]
     if lacking:
         raise RefusedError(f"holds an image without {', '.join(lacking)}, so that nothing can refer to it")
+
+
+def _check(header: Dataset) -> None:
+    _check_references(header)
     if UID(header.SOPClassUID).startswith(SECONDARY_CAPTURE):
         raise RefusedError(
             "is a secondary capture (a screenshot or scan of paper), whose pixels have no place in the "

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from dicom_series import save, series
-from pydicom.uid import generate_uid
+from pydicom.uid import DigitalXRayImageStorageForPresentation, generate_uid
 from scipy.spatial.transform import Rotation
 
 from medeyes_monai.deploy.result import FocusResult, Grid, Look, mask_of
@@ -40,6 +41,18 @@ def study(folder: Path, *, shape=(12, 10, 6), seed: int = 0, axes=ROWS[:2], **va
     return save(folder, slices)
 
 
+def radiograph(folder: Path, **values: object) -> Path:
+    """A chest radiograph of noise."""
+    study(folder, shape=(40, 30, 1), Modality="DX", BodyPartExamined="CHEST", **values)
+    (file,) = folder.iterdir()
+    data = pydicom.dcmread(file)
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "FrameOfReferenceUID"):
+        delattr(data, name)
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    data.save_as(file)
+    return file
+
+
 def turned(seed: int) -> np.ndarray:
     """Axes along a row and down a column: the 24 right-angled ones first, then oblique ones."""
     right_angled = Rotation.create_group("O")
@@ -73,6 +86,5 @@ def result_about(grid: Grid, *boxes: Box, **values: object) -> FocusResult:
         grid=grid,
         looks=tuple(Look(box, "there") for box in boxes),
         focus=mask_of(boxes[-1], grid) if boxes else None,
-        pictures=(picture,) * (1 + len(boxes)),
-        **(said | values),
+        **({"pictures": (picture,) * (1 + len(boxes))} | said | values),
     )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 pytest.importorskip("highdicom", reason="needs the extra deploy")
 
-from deploy_cases import study
+from deploy_cases import radiograph, study
 from dicom_series import save, series
 from monai.bundle import ConfigWorkflow
 from policies import LookingPolicy
@@ -160,6 +161,14 @@ def test_a_picture_that_is_not_dicom_is_answered_without_millimetres(model):
     (result,) = answer_image(model, BUNDLE / "docs" / "example.png", Question(ASKED))
     assert (result.grid.placed, result.slice_index) == (False, 0)
     assert result.answer
+
+
+def test_a_radiograph_is_answered_by_a_model_of_pictures_alone(tmp_path, model):
+    radiograph(tmp_path / "in")
+    (answered,) = answer_study(model, tmp_path / "in", [Question(ASKED)])
+    assert (answered.source.grid.placed, answered.results[0].slice_index) == (False, 0)
+    with pytest.raises(ConfigError, match="reads volumes, and this is a radiograph"):
+        answer_study(replace(model, reads_volumes=True), tmp_path / "in", [Question(ASKED)])
 
 
 def test_a_rule_chooses_its_series_and_a_study_may_lie_in_folders(tmp_path):

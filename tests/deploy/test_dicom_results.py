@@ -11,12 +11,13 @@ import pytest
 
 hd = pytest.importorskip("highdicom", reason="needs the extra deploy")
 
-from deploy_cases import random_box, result_about, source_of, study, turned  # noqa: E402
+from deploy_cases import radiograph, random_box, result_about, source_of, study, turned  # noqa: E402
 from dicom_series import enhanced, save, series  # noqa: E402
 
 from medeyes_monai.deploy.codes import NOTICE  # noqa: E402
+from medeyes_monai.deploy.pages import MOST_PAGES, pdf_of  # noqa: E402
 from medeyes_monai.deploy.result import Grid, mask_of, on_grid  # noqa: E402
-from medeyes_monai.deploy.source import read_source  # noqa: E402
+from medeyes_monai.deploy.source import read_source, read_sources  # noqa: E402
 from medeyes_monai.deploy.writers import contents_of, write_results  # noqa: E402
 from medeyes_monai.errors import ConfigError, GeometryError, UnreadableImageError  # noqa: E402
 from medeyes_monai.geometry import Box  # noqa: E402
@@ -203,6 +204,17 @@ def test_without_a_look_there_is_a_report_and_no_segmentation(tmp_path):
     assert is_clean(tmp_path / "out" / "sr.dcm")
 
 
+def test_a_pdf_of_many_results_ends_with_how_many_more_there_are(tmp_path):
+    if shutil.which("pdftotext") is None:
+        pytest.skip("pdftotext is not installed (Debian: poppler-utils)")
+    grid = Grid((8, 8, 1), np.eye(4))
+    (tmp_path / "a.pdf").write_bytes(pdf_of([result_about(grid, pictures=())] * (MOST_PAGES + 2)))
+    command = ["pdftotext", str(tmp_path / "a.pdf"), "-"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    assert text.count("Which kind is it?") == MOST_PAGES
+    assert "2 more results stand in the structured report" in text
+
+
 def test_json_holds_the_boxes_and_their_millimetres(tmp_path):
     source, result, _ = written(tmp_path)
     content = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
@@ -227,6 +239,31 @@ def test_frames_of_one_file_are_named_by_their_numbers(tmp_path):
     (flat,), _ = groups_of(report)
     assert flat.roi.ContentSequence[0].referenced_frame_numbers == [source.frames[2].number + 1]
     assert "seg.dcm" in files
+
+
+def test_a_radiograph_is_reported_in_pixels_and_without_a_segmentation(tmp_path):
+    file = radiograph(tmp_path / "in")
+    (source,) = read_sources([file])
+    result = result_about(source.grid, Box((3, 4, 0), (20, 14, 1)), slice_index=0)
+    files = write_results(tmp_path / "out", [result], source)
+    assert [path.name for path in files] == ["pdf.dcm", "report.pdf", "results.json", "sr.dcm"]
+    assert is_clean(tmp_path / "out" / "sr.dcm")
+    assert is_clean(tmp_path / "out" / "pdf.dcm")
+    (flat,), () = groups_of(pydicom.dcmread(tmp_path / "out" / "sr.dcm"))
+    assert flat.roi.value[0].tolist() == [3, 4]
+    assert flat.roi.value[2].tolist() == [20, 14]
+    assert flat.get_measurements() == []
+    assert flat.finding_sites[0].value.meaning == "Chest"
+    content = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    assert content["frame_of_reference"] is content["results"][0]["spacing_mm"] is None
+    assert "corners_mm" not in content["results"][0]["looks"][0]
+
+
+def test_radiographs_of_a_series_are_taken_one_by_one(tmp_path):
+    files = [radiograph(tmp_path / name) for name in ("a", "b")]
+    assert [source.paths for source in read_sources(files)] == [[file] for file in files]
+    volume = sorted(study(tmp_path / "in").iterdir())
+    assert [source.grid.shape for source in read_sources(volume)] == [SHAPE]
 
 
 @pytest.mark.parametrize(

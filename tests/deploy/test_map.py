@@ -38,7 +38,7 @@ def run_app(folder, output, questions):
 @pytest.mark.slow
 def test_the_operators_of_the_app_write_what_the_command_writes(tmp_path):
     folder = study(tmp_path / "in", shape=(96, 80, 5))
-    (tmp_path / "q.yaml").write_text("- {question: Which kind is the lesion?, series: {Modality: CT}}")
+    (tmp_path / "q.yaml").write_text("- question: Which kind is the lesion?\n  series: {Modality: CT}\n")
     done = run_app(folder, tmp_path / "app", tmp_path / "q.yaml")
     assert done.returncode == 0, done.stderr[-2000:]
     words = ["-m", str(ROOT / "bundle"), "--questions", str(tmp_path / "q.yaml")]
@@ -53,7 +53,7 @@ def test_the_operators_of_the_app_write_what_the_command_writes(tmp_path):
 @pytest.mark.slow
 def test_an_app_that_finds_no_series_ends_with_an_error_and_without_results(tmp_path):
     folder = study(tmp_path / "in", PatientName="Somebody^Known", SeriesDescription="Secret")
-    (tmp_path / "q.yaml").write_text("- {question: Which kind is it?, series: {Modality: MR}}")
+    (tmp_path / "q.yaml").write_text("- question: Which kind is it?\n  series: {Modality: MR}\n")
     done = run_app(folder, tmp_path / "app", tmp_path / "q.yaml")
     assert done.returncode == 2
     assert "error: question 1: none of 1 series fits its rule about Modality" in done.stderr
