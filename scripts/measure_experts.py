@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, figures in found.items():
         print(f"\n{name}")
         for what, value in figures.items():
-            print(f"  {what:<42}{value:>10}")
+            print(f"  {what:<42}{'-' if value is None else value:>10}")
     asked.output.mkdir(parents=True, exist_ok=True)
     write_atomic(asked.output / "experts.json", (json.dumps(found, indent=2) + "\n").encode())
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.geometry import Box
+from medeyes_monai.metrics.scoring.words import MAX_CHARACTERS
 from medeyes_monai.protocol import parse, render_answer
 from medeyes_monai.rewards import (
     CompositeReward,
@@ -195,6 +196,12 @@ def test_a_very_long_answer_is_judged_within_seconds(scoring: Scoring, piece: st
     began = time.process_time()
     assert not answers_match(piece * (200_000 // len(piece)), case(reference, scoring, OPTIONS))
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("piece", ["\ufdfa ", "\u3300", "a "])
+def test_no_more_of_an_answer_is_compared_than_is_read_however_its_characters_unfold(piece: str) -> None:
+    """U+FDFA unfolds to 18 characters, U+3300 to 4."""
+    assert len(normalise(piece * MAX_CHARACTERS)) <= MAX_CHARACTERS
 
 
 def test_accuracy_is_one_for_a_right_and_zero_for_a_wrong_or_missing_answer() -> None:

@@ -36,6 +36,9 @@ def measure_boxes(
         scenes: Images whose findings are the boxes.
         labels: Classes that are counted.
         named: Whether only candidates that say the class count; False for experts that name nothing.
+
+    Returns:
+        Figures by name; a recall or precision is None where there was no box or no candidate.
     """
     counts = {label: [0, 0, 0] for label in labels}
     number, seconds = 0, 0.0
@@ -51,7 +54,12 @@ def measure_boxes(
                 counts[label][place] += value
     found: dict[str, Any] = {"images": number, "seconds per scan": round(seconds / number, 3)}
     for label, (hit, boxes, proposed) in counts.items():
-        found[f"{label}: recall"] = round(100 * hit / boxes, 1)
-        found[f"{label}: precision"] = round(100 * hit / proposed, 1) if proposed else float("nan")
+        found[f"{label}: recall"] = percent(hit, boxes)
+        found[f"{label}: precision"] = percent(hit, proposed)
         found[f"{label}: boxes"] = boxes
     return found
+
+
+def percent(part: int, whole: int) -> float | None:
+    """Return a share in percent, or None where there is nothing to have a share of."""
+    return round(100 * part / whole, 1) if whole else None

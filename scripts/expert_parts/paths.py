@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from expert_parts.boxes import percent
 from medeyes_monai.data.phantom import LOOK_FAMILIES, PhantomReader, PhantomVQA
 from medeyes_monai.data.phantom_image import BENIGN, KINDS
 from medeyes_monai.experts import Expert, MemoExpert, RandomBoxExpert
@@ -57,23 +58,19 @@ class Tally:
     drawn: int = 0
     looks: int = 0
 
-    def figures(self) -> dict[str, float | int]:
+    def figures(self) -> dict[str, float | int | None]:
         """Return shares, in percent."""
         return {
             "items": self.items,
             "items that need a lesion": self.needing,
-            "paths that find it": _percent(self.paths_that_find, self.paths),
-            f"the same with looks up to {LEGIBLE} px": _percent(self.paths_that_show, self.paths),
-            "items of which a path finds it": _percent(self.items_found, self.needing),
-            "paths kept": _percent(self.kept, self.drawn),
-            "kept paths answered right": _percent(self.kept_right, self.kept),
-            "items with a kept path": _percent(self.items_with_a_path, self.items),
+            "paths that find it": percent(self.paths_that_find, self.paths),
+            f"the same with looks up to {LEGIBLE} px": percent(self.paths_that_show, self.paths),
+            "items of which a path finds it": percent(self.items_found, self.needing),
+            "paths kept": percent(self.kept, self.drawn),
+            "kept paths answered right": percent(self.kept_right, self.kept),
+            "items with a kept path": percent(self.items_with_a_path, self.items),
             "looks of a path": round(self.looks / max(1, self.drawn), 2),
         }
-
-
-def _percent(part: int, whole: int) -> float:
-    return round(100 * part / whole, 1) if whole else float("nan")
 
 
 def measure_paths(name: str, sampler: PathSampler, cases: Sequence[Case]) -> dict[str, Any]:
@@ -131,6 +128,6 @@ def drill_calibration(
     mean = sum(confidence for confidence, _ in told) / len(told)
     return {
         "drills": len(told),
-        "named right": _percent(sum(right for _, right in told), len(told)),
+        "named right": percent(sum(right for _, right in told), len(told)),
         "mean confidence": round(100 * mean, 1),
     }

@@ -4,14 +4,28 @@ Add yours: a name, and how it is made. ``request`` gives session fixtures (``req
 experts that need a server or a checkpoint; making one twice must give two experts that say the same.
 """
 
+from pathlib import Path
+
+from expert_networks import LABELS, ByBrightness, by_hand, to_unit
 from expert_scenes import RingReader, case_of, make_scene, make_volume
 
-from medeyes_monai.experts import AnnotationExpert, BlobExpert, MemoExpert, PriorExpert, RandomBoxExpert
+from medeyes_monai.experts import (
+    AnnotationExpert,
+    BlobExpert,
+    DetectorExpert,
+    MemoExpert,
+    PriorExpert,
+    RandomBoxExpert,
+    SegmentationExpert,
+    bundle_expert,
+)
 from medeyes_monai.experts.consensus import ConsensusExpert
 from medeyes_monai.experts.grounding import GroundingExpert
 from medeyes_monai.experts.remote import RemoteExpert
 from medeyes_monai.experts.sam import OutlineExpert
 from medeyes_monai.experts.vlm import VLMExpert
+
+PHANTOM_EXPERT = Path(__file__).resolve().parents[2] / "bundle" / "models" / "phantom_expert"
 
 EXPERTS = {
     "annotations": lambda request: AnnotationExpert(
@@ -25,6 +39,13 @@ EXPERTS = {
         [case_of(make_scene("another")), case_of(make_volume("another volume"))], seed=3
     ),
     "memo": lambda request: MemoExpert(AnnotationExpert(RingReader())),
+    "network": lambda request: SegmentationExpert(ByBrightness(), LABELS, preprocessing=to_unit),
+    "network for volumes": lambda request: SegmentationExpert(
+        ByBrightness(), LABELS, preprocessing=to_unit, spatial_dims=3, min_extent=16, context=24
+    ),
+    "shipped bundle": lambda request: bundle_expert(PHANTOM_EXPERT),
+    "detector": lambda request: DetectorExpert(by_hand, ("ring", "disc"), reader=RingReader()),
+    "detector for volumes": lambda request: DetectorExpert(by_hand, ("ring", "disc"), spatial_dims=3),
     "remote": lambda request: RemoteExpert(request.getfixturevalue("annotation_server").url),
     "MedPLIB": lambda request: RemoteExpert(request.getfixturevalue("medplib_server").url),
     "vlm": lambda request: VLMExpert(request.getfixturevalue("chat"), pixels=112 * 112),

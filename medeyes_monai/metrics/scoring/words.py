@@ -90,8 +90,12 @@ class Word(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """Return a text with compatibility forms folded and one kind of minus; capitals stay."""
-    return unicodedata.normalize("NFKC", text[:MAX_CHARACTERS]).replace("\N{MINUS SIGN}", "-")
+    """Return a text with compatibility forms folded and one kind of minus; capitals stay.
+
+    At most :data:`MAX_CHARACTERS` are read, and as many are returned: folding can make 18 of one.
+    """
+    folded = unicodedata.normalize("NFKC", text[:MAX_CHARACTERS])[:MAX_CHARACTERS]
+    return folded.replace("\N{MINUS SIGN}", "-")
 
 
 def normalise(text: str) -> str:
