@@ -1,6 +1,7 @@
 """What leaves the package: maps, boxes, markups and JSON at the right place; pages; studies on disk."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -9,7 +10,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from pydicom.data import get_testdata_file
-from searched import QUESTION, ball, oriented
+from searched import QUESTION, Counting, ball, oriented
 
 from medeyes_monai.errors import GeometryError, UnreadableImageError
 from medeyes_monai.experts import BlobExpert
@@ -17,6 +18,7 @@ from medeyes_monai.focus import Focus, Grid, read_markups, write_focus
 from medeyes_monai.geometry import Box, to_world
 from medeyes_monai.inferers import FocusInferer
 from medeyes_monai.io import open_volume, read_volume
+from medeyes_monai.navigator import Navigator
 from medeyes_monai.reports import write_focus_report
 from medeyes_monai.reports.planes import draw_path, draw_planes
 from medeyes_monai.scenes import Case, ImageScene, VolumeScene
@@ -38,7 +40,9 @@ def turned_affine(degrees=(20, -15, 10), spacing=(0.8, 1.1, 2.5)):
 
 
 def found(image, looks=2):
-    return FocusInferer(BlobExpert(min_extent=8), max_looks=looks)(image, question=QUESTION)
+    """Looks that get closer and closer."""
+    closer = partial(Navigator, min_extent=2, delta=-1.0)
+    return FocusInferer(Counting(), max_looks=looks, navigator=closer)(image, question=QUESTION)
 
 
 @pytest.mark.parametrize("flips", [(), (0,), (1, 2)])
