@@ -1,6 +1,8 @@
 """What leaves the package: maps, boxes, markups and JSON at the right place; pages; studies on disk."""
 
 import json
+from functools import partial
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -8,17 +10,19 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from pydicom.data import get_testdata_file
-from searched import QUESTION, ball, oriented
+from searched import QUESTION, Counting, ball, oriented
 
 from medeyes_monai.errors import GeometryError, UnreadableImageError
 from medeyes_monai.experts import BlobExpert
-from medeyes_monai.focus import read_markups, write_focus
+from medeyes_monai.focus import Focus, Grid, read_markups, write_focus
 from medeyes_monai.geometry import Box, to_world
 from medeyes_monai.inferers import FocusInferer
-from medeyes_monai.io import read_volume
+from medeyes_monai.io import open_volume, read_volume
+from medeyes_monai.navigator import Navigator
 from medeyes_monai.reports import write_focus_report
 from medeyes_monai.reports.planes import draw_path, draw_planes
-from medeyes_monai.scenes import ImageScene, VolumeScene
+from medeyes_monai.scenes import Case, ImageScene, VolumeScene
+from medeyes_monai.trajectory import Fixation, Trajectory
 
 
 def turned_affine(degrees=(20, -15, 10), spacing=(0.8, 1.1, 2.5)):
@@ -36,7 +40,9 @@ def turned_affine(degrees=(20, -15, 10), spacing=(0.8, 1.1, 2.5)):
 
 
 def found(image, looks=2):
-    return FocusInferer(BlobExpert(min_extent=8), max_looks=looks)(image, question=QUESTION)
+    """Looks that get closer and closer."""
+    closer = partial(Navigator, min_extent=2, delta=-1.0)
+    return FocusInferer(Counting(), max_looks=looks, navigator=closer)(image, question=QUESTION)
 
 
 @pytest.mark.parametrize("flips", [(), (0,), (1, 2)])
@@ -85,6 +91,17 @@ def test_a_pictures_looks_are_a_volume_one_slice_thick(tmp_path):
     (roi,) = json.loads(markups.read_text())["markups"]
     assert roi["size"] == [*map(float, focus.boxes[0].extent), 1.0]
     assert read_markups(markups, focus.grid) == focus.boxes
+
+
+def test_of_nested_looks_the_map_has_the_surer_and_the_labels_have_the_smaller(tmp_path):
+    image = np.zeros((1, 90, 90), np.uint8)
+    inner, outer = Box((10, 10), (20, 20)), Box((0, 0), (40, 40))
+    path = Trajectory((Fixation("", inner, confidence=0.9), Fixation("", outer, confidence=0.4)))
+    case = Case("q", ImageScene(image, key="a"), QUESTION)
+    heat, numbers, *_ = write_focus(Focus(case, Grid.of(image), path, "max_steps", 0.0), tmp_path)
+    values, labels = nibabel.load(heat).get_fdata(), np.asarray(nibabel.load(numbers).dataobj)
+    assert np.allclose([values[15, 15, 0], values[30, 30, 0], values[50, 50, 0]], [0.9, 0.4, 0])
+    assert [labels[15, 15, 0], labels[30, 30, 0], labels[50, 50, 0]] == [1, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -150,9 +167,28 @@ def test_the_page_holds_planes_places_and_no_markup_of_the_model(tmp_path):
     assert f"{x:.1f}, {y:.1f}, {z:.1f}" in page
 
 
-def test_pydicoms_own_ct_is_searched_as_a_series_of_one_slice():
-    volume = read_volume(get_testdata_file("CT_small.dcm"))
-    focus = found(volume)
-    assert focus.grid.shape == (128, 128, 1)
-    assert focus.boxes
-    assert all(box.extent[2] == 1 for box in focus.boxes)
+def test_pydicoms_own_ct_slices_are_searched_as_volumes():
+    single = Path(get_testdata_file("CT_small.dcm"))
+    series = single.parent / "dicomdirtests" / "98892001" / "CT5N"
+    for path, shape in ((single, (128, 128, 1)), (series, (16, 16, 5))):
+        volume = read_volume(path)
+        focus = FocusInferer(BlobExpert(min_extent=4), max_looks=2)(volume, question=QUESTION)
+        assert focus.grid.shape == shape
+        assert focus.boxes
+        assert all(box.is_inside(shape) for box in focus.boxes)
+    streamed = open_volume(series)
+    assert torch.equal(streamed.read(0, 5).as_tensor(), volume.as_tensor())
+    assert torch.allclose(torch.as_tensor(streamed.affine), volume.affine)
+
+
+def test_the_example_of_the_page_on_focus_runs(tmp_path):
+    page = Path(__file__).resolve().parents[1] / "docs" / "focus.md"
+    (code,) = (part.split("```")[0] for part in page.read_text("utf-8").split("```python\n")[1:])
+    volume, box = ball()
+    nibabel.save(nibabel.Nifti1Image(volume[0].numpy(), volume.affine.numpy()), tmp_path / "a.nii")
+    names = {"folder": tmp_path / "a.nii", "output": tmp_path / "out"}
+    exec(compile(code, "focus.md", "exec"), names)  # noqa: S102  # the page's own example
+    assert any(there.contains(box.centre) for there in names["focus"].boxes)
+    assert sorted(file.name for file in names["output"].iterdir()) == [
+        "focus.json", "focus.mrk.json", "focus_boxes.nii.gz", "focus_map.nii.gz", "index.html",
+    ]  # fmt: skip

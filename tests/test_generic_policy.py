@@ -16,13 +16,14 @@ from transformers import AutoProcessor
 
 from medeyes_monai.data.phantom import PhantomVQA
 from medeyes_monai.errors import ConfigError
+from medeyes_monai.geometry import Box
 from medeyes_monai.policy import HuggingFacePolicy, Segment
 from medeyes_monai.policy.generic import GenericFamily
 from medeyes_monai.policy.loading import vision_tower
 from medeyes_monai.policy.processor import PictureProcessor
 from medeyes_monai.policy.trial import check_cache, logit_cap
 from medeyes_monai.rollout import rollout
-from medeyes_monai.scenes import Case, ImageScene
+from medeyes_monai.scenes import Case, ImageScene, View
 from medeyes_monai.trajectory import Episode
 
 MAKERS: dict[str, Callable[[Path], None]] = {
@@ -100,6 +101,19 @@ def test_a_rollout_with_looks_gives_the_logprobs_of_a_full_forward(path):
     assert len({len(episode) for episode in episodes}) > 6
     assert {episode.defect for episode in episodes} <= {"no_answer", "too_long"}
     assert_behaviour_is_the_score(policy, episodes)
+
+
+def test_a_tools_reply_is_plain_text_between_turns(policy):
+    picture = np.zeros((policy.patch, policy.patch, 3), np.uint8)
+    looked = policy.feedback(View(picture, Box((0, 0), (9, 9)))).token_ids
+    replied = policy.reply("12 mm <end_of_turn>")
+    assert replied.pictures == ()
+    assert policy.image_token_id not in replied.token_ids
+    said = policy.encode("12 mm <end_of_turn>")
+    place = next(i for i in range(len(replied.token_ids)) if replied.token_ids[i : i + len(said)] == said)
+    before, after = replied.token_ids[:place], replied.token_ids[place + len(said) :]
+    assert looked[: len(before)] == before
+    assert looked[-len(after) :] == after
 
 
 def test_a_draw_does_not_depend_on_what_else_is_in_the_batch(path):

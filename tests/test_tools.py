@@ -8,13 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
-from policies import LookingPolicy, phantom_cases
+from policies import FAMILIES, LookingPolicy, phantom_cases
 from test_protocol import boxes, strings
 
 from medeyes_monai.errors import ConfigError, GeometryError, ProtocolError
 from medeyes_monai.geometry import Box
 from medeyes_monai.inferers import EpisodeInferer
 from medeyes_monai.protocol import MAX_COORDINATE, ToolForm, parse, parse_turn, render, render_call
+from medeyes_monai.reports import write_report
 from medeyes_monai.rewards.grammar import grammar
 from medeyes_monai.rollout import rollout
 from medeyes_monai.sampler import write_episode
@@ -183,7 +184,7 @@ class Handy(LookingPolicy):
         )[turns % 5]
 
 
-def test_a_policy_uses_tools_where_they_are_on_and_breaks_off_where_they_are_not(checkpoints):
+def test_a_policy_uses_tools_where_they_are_on_and_breaks_off_where_they_are_not(checkpoints, tmp_path):
     policy = Handy(checkpoints["qwen3_vl"])
     scene, _ = ellipsoid((1.0, 1.0, 1.0))
     case = Case("q", scene, "How large?")
@@ -204,6 +205,11 @@ def test_a_policy_uses_tools_where_they_are_on_and_breaks_off_where_they_are_not
     reply = policy.encode(path.calls[0].reply)
     assert any(said[i : i + len(reply)] == reply for i in range(len(said)))
 
+    page = write_report(tmp_path, title="T", tables={}, episodes=[(episode, case)]).read_text()
+    steps = page.split("<li>")[1:]
+    assert ['class="crop"' in step for step in steps] == [False, True, False, True, False]
+    assert path.calls[0].reply in steps[0]
+
     policy.turns_said = 0
     (paper,) = rollout(policy, [case], draws=1, max_turn_tokens=4, greedy=True)
     assert (paper.defect, paper.trajectory.calls) == ("bad_action", ())
@@ -223,6 +229,31 @@ def test_an_experts_path_with_calls_is_written_as_a_rollout_has_it(checkpoints):
         unsaid = episode.token_ids[~episode.response_mask].tolist()
         assert all(set(ids) <= set(unsaid) for ids in feedback)
     assert parse(render(written.trajectory), tools=FORMS).trajectory == written.trajectory
+
+
+class Mixed(LookingPolicy):
+    """Measures, looks or answers, as its tokens fall."""
+
+    def decode(self, token_ids):
+        number, box = sum(token_ids) % 4, "[10,10,90,110]"
+        if number == 3:
+            return "<reasoning>so</reasoning><answer>solid</answer>"
+        name = "Gaze" if number == 2 else "Measure"
+        return f'<reasoning>so</reasoning><action>{{"name":"{name}","coordinate":{box}}}</action>'
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_probabilities_of_episodes_with_replies_equal_one_full_pass(checkpoints, family):
+    policy = Mixed(checkpoints[family])
+    cases = phantom_cases(policy, 2)
+    episodes = rollout(policy, cases, draws=4, max_turn_tokens=8, tools=make_tools(["Measure"]))
+    assert len({len(episode.trajectory.calls) for episode in episodes}) > 1
+    with torch.no_grad():
+        full = policy.score(episodes).logprobs
+    for row, episode in enumerate(episodes):
+        mask = episode.response_mask
+        got = full[row, : len(episode)][mask]
+        torch.testing.assert_close(episode.behaviour_logprobs[mask], got, atol=1e-5, rtol=0)
 
 
 def test_calls_have_a_limit_of_their_own(checkpoints):

@@ -27,7 +27,8 @@ class EpisodeInferer(Inferer):
         greedy: Take the likeliest token instead of drawing one.
         batch: Episodes that are written side by side; the result does not depend on it.
         tools: What the policy may use beside looking, by name (:data:`~medeyes_monai.tools.TOOLS`) or as it
-            is; none in the paper's protocol.
+            is; none in the paper's protocol. A policy that was not trained with them is told of them by its
+            ``instruction``, see :func:`~medeyes_monai.tools.hints`.
 
     Raises:
         ConfigError: If a limit leaves nothing to do, or there is no such tool.

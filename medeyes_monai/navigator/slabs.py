@@ -25,9 +25,10 @@ KeepSlab = Callable[[torch.Tensor, Sequence[int]], bool]
 
 SURROUNDINGS = 2.0
 """Each side of a region is multiplied by this where it is read to be judged. Chosen."""
-COVERED = 0.5
-"""Two candidates of neighbouring slabs are cut from one thing where, seen along z, this share of the smaller
-lies on the larger. Chosen."""
+SAME_OUTLINE = 0.3
+"""Two candidates are cut from one thing only if, seen along z, their boxes have this IoU. Chosen."""
+UP = 2
+"""The axis along which slabs lie."""
 
 
 class SlabExpert:
@@ -150,8 +151,8 @@ def slabs_of(shape: Sequence[int], slice_mm: float, slab_mm: float, overlap: flo
 def joined(found: Sequence[tuple[Box, Candidate]]) -> tuple[Candidate, ...]:
     """Return the candidates of all slabs, best first: of one place the best, and of one thing the whole.
 
-    Two candidates of overlapping slabs are cut from one thing where each reaches into the slices that both
-    slabs have, they touch there, and lie on each other seen along z. The whole is the box about both,
+    Two candidates of neighbouring slabs are cut from one thing where one of them ends at its slab's face,
+    they meet there, and seen along z they have about the same outline. The whole is the box about both,
     without a mask. Two things that lie so are taken for one.
 
     Args:
@@ -178,12 +179,18 @@ def joined(found: Sequence[tuple[Box, Candidate]]) -> tuple[Candidate, ...]:
 
 def _is_cut(slab: Box, one: Candidate, other_slab: Box, other: Candidate) -> bool:
     """Tell whether two candidates are cut from one thing, by the slabs that they were found in."""
-    shared = slab.intersection(other_slab)
-    both = one.box.intersection(other.box)
-    if slab == other_slab or shared is None or both is None or both.intersection(shared) is None:
+    found = sorted(((slab, one.box), (other_slab, other.box)), key=lambda pair: pair[0].start[UP])
+    (lower, below), (upper, above) = found
+    if lower.start[UP] == upper.start[UP] or lower.stop[UP] < upper.start[UP]:
         return False
-    smaller = min(a.box.extent[0] * a.box.extent[1] for a in (one, other))
-    return both.extent[0] * both.extent[1] >= COVERED * smaller
+    apart = above.start[UP] > below.stop[UP] or below.start[UP] > above.stop[UP]
+    whole = below.stop[UP] < lower.stop[UP] and above.start[UP] > upper.start[UP]
+    return not apart and not whole and _outline(below).iou(_outline(above)) >= SAME_OUTLINE
+
+
+def _outline(box: Box) -> Box:
+    """Return a box as it is seen along the slices."""
+    return Box(box.start[:UP], box.stop[:UP])
 
 
 def _whole(group: Sequence[tuple[Box, Candidate]]) -> Candidate:

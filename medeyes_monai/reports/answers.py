@@ -65,6 +65,10 @@ def write_answers(
 
 def _plain(episode: Episode, case: Case) -> dict[str, Any]:
     path = episode.trajectory
+    calls = [
+        {"tool": call.name, "after": call.after, "reasoning": call.reasoning, "reply": call.reply}
+        for call in path.calls
+    ]
     return {
         "key": case.key,
         "image": case.scene.key,
@@ -73,4 +77,4 @@ def _plain(episode: Episode, case: Case) -> dict[str, Any]:
         "defect": episode.defect,
         "looks": [{"box": list(look.box.corners), "reasoning": look.reasoning} for look in path.fixations],
         "reasoning": path.reasoning,
-    }
+    } | ({"calls": calls} if calls else {})

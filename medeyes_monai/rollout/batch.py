@@ -108,8 +108,8 @@ def _write(policy: Policy, active: list[Row], greedy: bool) -> None:
             decoder.keep(rows)
             active = [active[n] for n in rows]
             waiting = {new: waiting[old] for new, old in enumerate(rows)}
-        looks = sorted(n for n, segment in waiting.items() if segment.pictures)
-        tokens = sorted(n for n, segment in waiting.items() if not segment.pictures)
+        looks = sorted(n for n, segment in waiting.items() if len(segment.token_ids) > 1)  # and replies
+        tokens = sorted(n for n, segment in waiting.items() if len(segment.token_ids) == 1)
         ready = looks if not tokens or (looks and len(looks) >= SHARE * len(waiting)) else tokens
         decoder.append({n: waiting.pop(n) for n in ready})
 
