@@ -87,7 +87,7 @@ class PhantomVQA3D(Dataset[Case]):
     Example:
         >>> case = PhantomVQA3D("val", size=5, families=["side", "diameter"])[1]
         >>> case.question, case.scoring
-        ('What is the diameter of the calcified lesion in mm?', 'numeric')
+        ('What is the diameter of the laminated lesion in mm?', 'numeric')
     """
 
     def __init__(

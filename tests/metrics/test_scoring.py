@@ -243,6 +243,7 @@ def test_what_a_protocol_takes_for_closed():
         "open",
         "closed",
         "closed",
+        "open",
     ]
     assert answer_type(case("Yes", family="all")) == "closed"
     assert answer_type(case("yes", family="open")) == "open"

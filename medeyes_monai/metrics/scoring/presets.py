@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from medeyes_monai.errors import ConfigError
-from medeyes_monai.metrics.scoring import llava_med, medevalkit
+from medeyes_monai.metrics.scoring import deep_tumor, llava_med, medevalkit
 from medeyes_monai.metrics.scoring.overlap import OVERLAPS, overlap
 from medeyes_monai.metrics.scoring.polarity import polarity
 from medeyes_monai.metrics.scoring.rules import answers_match
@@ -135,6 +135,19 @@ def _llava_med(answer: str, case: Case) -> Judgement:
     return Judgement("open", recall, tuple(extras))
 
 
+def _deep_tumor(answer: str, case: Case) -> Judgement:
+    wanted = _reference(case)
+    if case.options:
+        return Judgement("closed", float(deep_tumor.choice_is_right(answer, wanted, case.options)))
+    if case.scoring == "closed" or wanted.strip().lower() in ("yes", "no"):
+        return Judgement("closed", float(deep_tumor.yes_no_is_right(answer, wanted)))
+    if case.scoring == "numeric":
+        score, *within = deep_tumor.number_scores(answer, wanted)
+        return Judgement("open", score, tuple(within))
+    same = float(deep_tumor.text_is_same(answer, wanted))
+    return Judgement("open", same, (same,) * len(deep_tumor.EXTRAS))
+
+
 def _reference(case: Case) -> str:
     if case.answer is None:
         raise ConfigError(f"case {case.key!r} has no reference answer to score against; give it one")
@@ -181,6 +194,17 @@ _ALL = (
         "Recall is the score of open questions, as in the paper (arXiv 2306.00890). Closed is what the data "
         "call closed; the files that the authors scored are not public. Matching against a list of all "
         "answers (open accuracy) is left out, and contractions are not restored.",
+    ),
+    Preset(
+        "deep-tumor-vqa",
+        _deep_tumor,
+        MappingProxyType({"closed": "accuracy", "open": "relative accuracy of numbers, else accuracy"}),
+        deep_tumor.EXTRAS,
+        "github.com/Schuture/DeepTumorVQA, src/deeptumorvqa/eval/metrics.py at 1df7460: the letter that "
+        "counts, yes and no, the first number of an answer, relative accuracy and its bands, categories.",
+        "Which subtypes are numbers, yes or no, and categories is said by the item's scoring, as prepared. "
+        "Its figure of a stage weighs subtypes by their questions, as a mean over questions does; bands of "
+        "categories repeat their accuracy. It reads the whole response, here the episode's answer.",
     ),
 )
 PRESETS: Mapping[str, Preset] = MappingProxyType({protocol.name: protocol for protocol in _ALL})
