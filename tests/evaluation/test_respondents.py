@@ -1,12 +1,16 @@
 """Who is asked: policies in this process and models behind servers, looking or with one glance."""
 
+import base64
+import io
 import json
 import math
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from policies import phantom_cases
 
 from medeyes_monai.errors import ConfigError
@@ -62,7 +66,7 @@ def chat_of(server, **more):
 
 
 def bright(options=()):
-    image = torch.full((1, 96, 128), 40, dtype=torch.uint8)
+    image = torch.arange(96 * 128).reshape(1, 96, 128).to(torch.uint8)
     return Case("q", ImageScene(image, key="a"), "Which half?", "left", options)
 
 
@@ -87,7 +91,9 @@ def test_one_glance_takes_the_whole_reply_and_leaves_the_policy_as_it_was(policy
     inferer = EpisodeInferer(max_turn_tokens=5)
     respondent = PolicyRespondent(policy, inferer, protocol="glance", instruction="Say: {question}")
     cases = phantom_cases(policy, 3)
-    for said in respondent.answer(cases):
+    answered = respondent.answer(cases)
+    assert {said.episode.defect for said in answered} == {"too_long"}  # random words go on and on
+    for said in answered:
         assert said.episode.trajectory.fixations == ()
         assert said.episode.trajectory.answer == said.episode.turns[0].strip()
         chances = said.episode.behaviour_logprobs[said.episode.response_mask]
@@ -118,7 +124,9 @@ def test_a_model_behind_a_server_looks_and_is_shown_what_it_asked_for(server):
     assert [message["role"] for message in second["messages"]] == ["user", "assistant", "user"]
     assert second["messages"][:1] == first["messages"]
     assert "A. left\nB. right" in first["messages"][0]["content"][1]["text"]
-    assert second["messages"][2]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+    url = second["messages"][2]["content"][0]["image_url"]["url"]
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,")))))
+    assert np.array_equal(shown, bright().scene.look(Box((0, 0), (48, 64))).pixels)
     assert first["temperature"] == 0
     path = said.episode.trajectory
     assert (path.answer, said.episode.defect) == ("left", None)
