@@ -16,7 +16,6 @@ from medeyes_monai.inferers import EpisodeInferer
 from medeyes_monai.metrics import answer_confidence
 from medeyes_monai.policy import HuggingFacePolicy
 from medeyes_monai.protocol import ANSWER, TAGS, parse_turn
-from medeyes_monai.rollout import MAX_LOOKS
 from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode, Trajectory
 
@@ -44,42 +43,41 @@ class Respondent(Protocol):
 
 
 class PolicyRespondent:
-    """A policy in this process, whose likeliest words are taken.
+    """A policy in this process.
 
     Args:
         policy: The policy.
+        inferer: How it looks and answers, one draw of each question; None takes the likeliest words with the
+            defaults of :class:`~medeyes_monai.inferers.EpisodeInferer`. Under ``glance`` without looks.
         protocol: ``gaze``: it looks step by step until it answers. ``glance``: it gets the overview and the
             question in other words and says its answer at once, without the protocol; the baseline for
             models that know no looks. A reply that keeps to the protocol all the same is read by it.
-        max_looks: Largest number of looks, under ``gaze``.
-        max_turn_tokens: Longest turn. Unit: tokens.
-        batch: Questions side by side; answers do not depend on it.
         instruction: What is asked for under ``glance``, with ``{question}`` in it; None takes
             :data:`GLANCE_INSTRUCTION`.
 
     Raises:
-        ConfigError: If there is no such protocol, or a limit leaves nothing to do.
+        ConfigError: If there is no such protocol, or a question is drawn several times.
     """
 
     def __init__(
         self,
         policy: HuggingFacePolicy,
+        inferer: EpisodeInferer | None = None,
         *,
         protocol: Asking = "gaze",
-        max_looks: int = MAX_LOOKS,
-        max_turn_tokens: int = 48,
-        batch: int = 64,
         instruction: str | None = None,
     ) -> None:
         """Check the settings."""
         check_protocol(protocol, instruction)
-        self.policy = policy
+        self.policy, self.protocol = policy, protocol
+        self.inferer = EpisodeInferer() if inferer is None else inferer
+        if self.inferer.draws != 1:
+            raise ConfigError(f"an evaluation draws each question once, got {self.inferer.draws} draws")
         if protocol == "glance":
             self.policy = copy.copy(policy)  # shares the weights
             self.policy.instruction = instruction or GLANCE_INSTRUCTION
-        self.protocol = protocol
-        looks = max_looks if protocol == "gaze" else 0
-        self.inferer = EpisodeInferer(max_looks=looks, max_turn_tokens=max_turn_tokens, batch=batch)
+            self.inferer = copy.copy(self.inferer)
+            self.inferer.max_looks = 0
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -91,6 +89,7 @@ class PolicyRespondent:
             "coordinates": self.policy.coordinates,
             "instruction": self.policy.instruction,
             "temperature": float(self.policy.temperature),
+            "greedy": self.inferer.greedy,
             "max_looks": self.inferer.max_looks,
             "max_turn_tokens": self.inferer.max_turn_tokens,
         }

@@ -34,8 +34,11 @@ class Sides(Dataset):
         image[:, :40] += 100 * left
         image[:, 40:] += 100 * (not left)
         start = 0 if left else 40
-        found = Finding(Box((start, 0), (start + 40, 80)), "bright half")
-        scene = ImageScene(image, key=f"picture-{number}", findings=(found,), min_extent=32)
+        found = (
+            Finding(Box((start, 0), (start + 40, 80)), "bright half"),
+            Finding(Box((0, 0), (80, 80)), "picture", subtle=False),
+        )
+        scene = ImageScene(image, key=f"picture-{number}", findings=found, min_extent=32)
         if index % 2:
             return Case(
                 f"q{index}",
@@ -51,8 +54,8 @@ class Sides(Dataset):
 class Reader:
     """Looks at the upper left quarter and says the bright side by what the look showed."""
 
-    def __init__(self, dies_after=None, name="reader"):
-        self.dies_after, self.name, self.asked = dies_after, name, []
+    def __init__(self, dies_after=None, name="reader", glances=()):
+        self.dies_after, self.name, self.glances, self.asked = dies_after, name, glances, []
 
     @property
     def identity(self):
@@ -65,6 +68,7 @@ class Reader:
         if self.dies_after is not None and len(self.asked) >= self.dies_after:
             os.kill(os.getpid(), signal.SIGKILL)
         self.asked.append(case.key)
+        looks = () if case.key in self.glances else (Fixation("so", LOOK),)
         bright = case.scene.look(LOOK).pixels.mean() > 60
         answer = ("yes" if bright else "no") if "Is" in case.question else "left" if bright else "right"
         episode = Episode(
@@ -76,7 +80,7 @@ class Reader:
             behaviour_logprobs=torch.tensor([0.0, -0.5, -0.25, 0.0, -0.125]),
             pictures=(),
             turns=("<reasoning>so</reasoning>", f"<answer>{answer}</answer>"),
-            trajectory=Trajectory((Fixation("so", LOOK),), "then", answer),
+            trajectory=Trajectory(looks, "then", answer),
         )
         return Answered(episode, 0.75, 0.5)
 

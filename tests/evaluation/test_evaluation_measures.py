@@ -1,9 +1,9 @@
 """What is measured of a run, in numbers worked by hand, and what it leaves behind."""
 
 import json
+import math
 import re
 
-import numpy as np
 import pytest
 from asked import Reader, Sides, evaluator_of
 
@@ -16,9 +16,9 @@ from medeyes_monai.metrics import calibration
 class Wrong(Reader):
     """A reader that says left or yes whatever it sees, and at times nothing."""
 
-    def __init__(self, silent=()):
+    def __init__(self, silent=(), rising=False):
         super().__init__(name="wrong")
-        self.silent = silent
+        self.silent, self.rising = silent, rising
 
     def _one(self, case):
         said = super()._one(case)
@@ -27,7 +27,8 @@ class Wrong(Reader):
         episode = type(said.episode)(
             **{name: getattr(said.episode, name) for name in said.episode.__slots__} | {"trajectory": path}
         )
-        return type(said)(episode, 0.9 if answer else 0.0, said.seconds)
+        sure = 0.5 + int(case.key[1:]) / 20 if self.rising else 0.9
+        return type(said)(episode, sure if answer else 0.0, said.seconds)
 
 
 def ran(path, reader=None):
@@ -57,21 +58,21 @@ def test_a_run_is_measured_as_worked_by_hand(tmp_path):
 
 
 def test_a_half_chooses_the_threshold_that_the_other_half_is_tried_with():
-    images = [f"image-{n}" for n in range(40)]
-    sure = np.linspace(0.1, 0.9, 40)
-    found = calibration(sure, sure > 0.5)
-    kept = abstention(found, images, risk=0.0)
-    assert kept.whole.coverage == 0.5
-    assert kept.whole.risk == 0
-    assert [half.count for half in kept.halves] == [40 - kept.halves[1].count, 40 - kept.halves[0].count]
-    assert all(0.4 < half.threshold < 0.65 for half in kept.halves)
-    nothing = abstention(calibration([0.5, 0.5], [False, False]), ["a", "b"], risk=0.1)
-    assert nothing.to_dict()["chosen_on_the_same"] == {
+    # answers about one image are wrong and sure, about the other right and less sure
+    found = calibration([0.9, 0.9, 0.8, 0.8, 0.8], [False, False, True, True, True])
+    pairs = [["a", "a", *[f"b{n}"] * 3] for n in range(30)]
+    kept = next(kept for pair in pairs if (kept := abstention(found, pair, risk=0.0)).halves)
+    assert (kept.whole.coverage, kept.whole.threshold) == (0.0, math.inf)
+    tried = {half.count: (half.threshold, half.coverage, half.risk) for half in kept.halves}
+    assert tried[2] == (0.8, 1.0, 1.0)
+    assert tried[3][:2] == (math.inf, 0.0)
+    assert kept.to_dict()["chosen_on_the_same"] == {
         "threshold": None,
         "coverage": 0.0,
         "risk": None,
-        "count": 2,
+        "count": 5,
     }
+    assert abstention(found, ["a"] * 5, risk=0.0).halves == ()
 
 
 def test_a_protocol_that_does_not_fit_is_said_and_left_out(tmp_path):
@@ -88,7 +89,7 @@ def test_a_protocol_that_does_not_fit_is_said_and_left_out(tmp_path):
 
 
 def test_an_evaluation_leaves_figures_tables_plots_and_a_page_with_wrong_answers_first(tmp_path, capsys):
-    evaluator = ran(tmp_path / "predictions.jsonl", Wrong(silent=["q0"]))
+    evaluator = ran(tmp_path / "predictions.jsonl", Wrong(silent=["q0"], rising=True))
     changed = under_conditions(evaluator, ["blanked", "mirrored"], tmp_path)
     for other in changed.values():
         other.run()
@@ -117,7 +118,8 @@ def test_an_evaluation_leaves_figures_tables_plots_and_a_page_with_wrong_answers
     assert "<script" not in page
     shown = re.findall(r'<article class="is-(\w+) family-\d">', page)
     assert shown == ["wrong", "wrong", "wrong", "unanswered", "right"]
-    assert page.count("<dt>confidence</dt><dd>0.900</dd>") == 4
+    sure = re.findall(r"<dt>confidence</dt><dd>([\d.]+)</dd>", page)
+    assert sure == ["0.850", "0.800", "0.650", "0.000", "0.750"]
     assert '<label for="only-is-wrong">wrong (3)</label>' in page
     assert "#only-is-wrong:checked ~ article:not(.is-wrong) { display: none; }" in page
 

@@ -38,7 +38,10 @@ def test_every_question_is_asked_once_and_written_with_all_that_was_done(tmp_pat
         "answer": "left",
     }
     assert (first["confidence"], first["seconds"], first["shape"]) == (0.75, 0.5, [80, 80])
-    assert first["findings"] == [{"box": [0, 0, 40, 80], "label": "bright half", "subtle": True}]
+    assert first["findings"] == [
+        {"box": [0, 0, 40, 80], "label": "bright half", "subtle": True},
+        {"box": [0, 0, 80, 80], "label": "picture", "subtle": False},
+    ]
     assert [turn["box"] for turn in first["turns"]] == [[0, 0, 40, 40], None]
     assert [turn["tokens"] for turn in first["turns"]] == [[1, 2], [3]]
     assert [turn["logprobs"] for turn in first["turns"]] == [[-0.5, -0.25], [-0.125]]
@@ -51,6 +54,7 @@ def test_a_record_read_back_is_the_record(tmp_path):
     for record, row in zip(records, rows(tmp_path / "p.jsonl"), strict=True):
         assert record.to_row() == row == Record.from_row(row).to_row()
     assert records[0].episode.trajectory.boxes == (LOOK,)
+    assert records[0].case.scene.findings == Sides()[0].scene.findings
     with pytest.raises(ConfigError, match="holds no pixels"):
         records[0].case.scene.overview()
 
@@ -146,6 +150,15 @@ def test_conditions_ask_again_what_was_looked_at_and_change_what_they_say(tmp_pa
     assert answers["insertion"] == seen
     assert [r.case.answer for r in changed["mirrored"].records] == ["right", "yes", "left", "no"] * 2
     assert changed["deletion"].records[0].episode.trajectory.boxes == (Box((0, 0), (40, 40)),)
+
+
+def test_what_needed_no_look_is_asked_again_in_the_mirror_alone(tmp_path):
+    evaluator = ran(tmp_path / "p.jsonl", Reader(glances=["q1", "q4"]))
+    asked = {}
+    for name, other in under_conditions(evaluator, ["blanked", "mirrored"], tmp_path).items():
+        other.run()
+        asked[name] = [record.item for record in other.records]
+    assert asked == {"blanked": [0, 2, 3, 5, 6, 7], "mirrored": [*range(8)]}
 
 
 def test_a_condition_that_was_stopped_goes_on_with_the_same_images(tmp_path):

@@ -1,12 +1,16 @@
 """Who is asked: policies in this process and models behind servers, looking or with one glance."""
 
+import base64
+import io
 import json
 import math
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from policies import phantom_cases
 
 from medeyes_monai.errors import ConfigError
@@ -16,6 +20,7 @@ from medeyes_monai.evaluation.records import record_of
 from medeyes_monai.evaluation.respondents import glance_answer
 from medeyes_monai.experts.openai_chat import OpenAIChat
 from medeyes_monai.geometry import Box
+from medeyes_monai.inferers import EpisodeInferer
 from medeyes_monai.metrics import answer_confidence
 from medeyes_monai.policy import HuggingFacePolicy
 from medeyes_monai.scenes import Case, ImageScene
@@ -61,14 +66,16 @@ def chat_of(server, **more):
 
 
 def bright(options=()):
-    image = torch.full((1, 96, 128), 40, dtype=torch.uint8)
+    image = torch.arange(96 * 128).reshape(1, 96, 128).to(torch.uint8)
     return Case("q", ImageScene(image, key="a"), "Which half?", "left", options)
 
 
 def test_a_policy_looks_and_every_answer_keeps_its_probability(looking):
     cases = phantom_cases(looking, 5)
-    asked = PolicyRespondent(looking, max_looks=3, max_turn_tokens=6, batch=2).answer(cases)
-    whole = PolicyRespondent(looking, max_looks=3, max_turn_tokens=6, batch=5).answer(cases)
+    asked, whole = (
+        PolicyRespondent(looking, EpisodeInferer(max_looks=3, max_turn_tokens=6, batch=batch)).answer(cases)
+        for batch in (2, 5)
+    )
     for one, other, case in zip(asked, whole, cases, strict=True):
         assert one.episode.case == case.key
         assert one.episode.turns == other.episode.turns
@@ -81,14 +88,17 @@ def test_a_policy_looks_and_every_answer_keeps_its_probability(looking):
 
 def test_one_glance_takes_the_whole_reply_and_leaves_the_policy_as_it_was(policy):
     before = policy.instruction
-    respondent = PolicyRespondent(policy, protocol="glance", max_turn_tokens=5, instruction="Say: {question}")
+    inferer = EpisodeInferer(max_turn_tokens=5)
+    respondent = PolicyRespondent(policy, inferer, protocol="glance", instruction="Say: {question}")
     cases = phantom_cases(policy, 3)
-    for said in respondent.answer(cases):
+    answered = respondent.answer(cases)
+    assert {said.episode.defect for said in answered} == {"too_long"}  # random words go on and on
+    for said in answered:
         assert said.episode.trajectory.fixations == ()
         assert said.episode.trajectory.answer == said.episode.turns[0].strip()
         chances = said.episode.behaviour_logprobs[said.episode.response_mask]
         assert said.confidence == pytest.approx(math.exp(float(chances.sum())))
-    assert policy.instruction == before
+    assert (policy.instruction, inferer.max_looks) == (before, 4)
     assert respondent.identity["instruction"] == "Say: {question}"
     assert respondent.identity["max_looks"] == 0
 
@@ -114,7 +124,9 @@ def test_a_model_behind_a_server_looks_and_is_shown_what_it_asked_for(server):
     assert [message["role"] for message in second["messages"]] == ["user", "assistant", "user"]
     assert second["messages"][:1] == first["messages"]
     assert "A. left\nB. right" in first["messages"][0]["content"][1]["text"]
-    assert second["messages"][2]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+    url = second["messages"][2]["content"][0]["image_url"]["url"]
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,")))))
+    assert np.array_equal(shown, bright().scene.look(Box((0, 0), (48, 64))).pixels)
     assert first["temperature"] == 0
     path = said.episode.trajectory
     assert (path.answer, said.episode.defect) == ("left", None)
@@ -145,6 +157,8 @@ def test_a_model_that_looks_too_often_or_speaks_otherwise_gives_no_answer(server
 def test_settings_of_respondents_that_leave_nothing_to_do_are_refused(server, policy):
     with pytest.raises(ConfigError, match="protocol is gaze or glance, got 'look'"):
         PolicyRespondent(policy, protocol="look")
+    with pytest.raises(ConfigError, match="each question once, got 2 draws"):
+        PolicyRespondent(policy, EpisodeInferer(draws=2))
     with pytest.raises(ConfigError, match=r"holds \{question\}"):
         chat_of(server, instruction="Say!")
     with pytest.raises(ConfigError, match="workers at least 1"):
