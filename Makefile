@@ -1,17 +1,22 @@
 # make train   set up and run the main job: train the embedded policy, write its figures and report
 # make test    set up and run every check
+# make test-deploy   the same for DICOM results, the service and the PACS, which need the extras deploy and serve
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test setup lint clean
+.PHONY: train test test-deploy setup lint clean
 
 train: setup
 	$(BIN)/python -m medeyes_monai train
 
 test: lint
-	$(BIN)/pytest -m "not slow and not gpu and not network"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 -m "not slow and not gpu and not network"
+
+test-deploy: $(VENV)/.installed-dev
+	@$(PIP) -e '.[deploy,serve]'
+	$(BIN)/pytest tests/deploy medeyes_monai/deploy
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

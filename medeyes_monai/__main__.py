@@ -1,4 +1,7 @@
-"""The command line: ``python -m medeyes_monai train``, ``evaluate`` or ``infer`` runs a bundle's workflow."""
+"""The command line: ``python -m medeyes_monai train``, ``evaluate`` or ``infer`` runs a bundle's workflow.
+
+``compare`` puts evaluations that have run side by side.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,12 @@ VERBS = {
 }
 
 
+_STOPPED = {
+    "train": "stopped; a training goes on with --resume",
+    "evaluate": "stopped; the same command goes on with what was not asked yet",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a workflow; return 0, or 2 after one line on stderr that says what is wrong.
 
@@ -40,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     asked = _parser().parse_args(arguments)
     try:
-        _run(asked)
+        _compare(asked) if asked.verb == "compare" else _run(asked)
     except KeyboardInterrupt:
-        print("stopped; a training goes on with --resume", file=sys.stderr)
+        print(_STOPPED.get(asked.verb, "stopped"), file=sys.stderr)
         return EXIT_STOPPED
     except Exception as error:
         reason = _reason(error)
@@ -81,7 +90,18 @@ def _parser() -> argparse.ArgumentParser:
         if name == "infer":
             own.add_argument("--image", help="an image, a folder of images, or a datalist")
             own.add_argument("--question", help="what is asked about each image")
+    _add_compare(verbs)
     return parser
+
+
+def _add_compare(verbs: Any) -> None:
+    words = "compare evaluations on the same questions, paired, each with the first"
+    own = verbs.add_parser("compare", help=words, description=words)
+    own.add_argument("runs", nargs="+", type=Path, help="folders of evaluations, or files of predictions")
+    own.add_argument("--preset", default="own", help="protocol by which answers are scored")
+    own.add_argument("--shared", action="store_true", help="compare on the questions that all have")
+    own.add_argument("--output", type=Path, help="folder for comparison.md and comparison.json")
+    own.add_argument("--debug", action="store_true", help="show where an error comes from")
 
 
 def _settings(asked: argparse.Namespace) -> dict[str, Any]:
@@ -128,6 +148,13 @@ def _run(asked: argparse.Namespace) -> None:
     workflow.initialize()
     workflow.run()
     workflow.finalize()
+
+
+def _compare(asked: argparse.Namespace) -> None:
+    from medeyes_monai.evaluation import compare_predictions
+
+    table = compare_predictions(asked.runs, preset=asked.preset, shared=asked.shared, output=asked.output)
+    print(table.markdown())
 
 
 def _reason(error: BaseException) -> MedEyesError | None:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from medeyes_monai.errors import GeometryError
+from medeyes_monai.errors import GeometryError, ProtocolError
 from medeyes_monai.geometry import Box
 
-__all__ = ["Episode", "Fixation", "Picture", "Stream", "Trajectory"]
+__all__ = ["Episode", "Fixation", "Picture", "Stream", "ToolCall", "Trajectory"]
 
 Stream = Literal["policy", "expert"]
 """Where an episode came from: drawn from the policy, or written by an expert (equations 5 and 6)."""
@@ -42,6 +42,35 @@ class Fixation:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One use of a tool other than a look: what was thought before it, what was asked, what it said.
+
+    Args:
+        name: Name of the tool, an identifier.
+        reasoning: Text reasoning before the call.
+        box: Region that the tool is asked about, or None. Unit: voxels of the frame of the trajectory.
+        values: Its numbers by name, in the order of the tool's form.
+        reply: What the tool said.
+        after: Number of looks before the call.
+
+    Raises:
+        ProtocolError: If a name is no identifier.
+    """
+
+    name: str
+    reasoning: str = ""
+    box: Box | None = None
+    values: tuple[tuple[str, float], ...] = ()
+    reply: str = ""
+    after: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse names that could not be told from other text."""
+        if not all(name.isidentifier() for name in (self.name, *(name for name, _ in self.values))):
+            raise ProtocolError(f"tools and their numbers are named by identifiers, got {self.name!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class Trajectory:
     """A path of looks that ends in an answer: ``tau`` of equation 1.
 
@@ -49,19 +78,35 @@ class Trajectory:
         fixations: The looks, in order. All boxes have the same number of axes.
         reasoning: Text reasoning before the answer.
         answer: The answer, or None where the path broke off before one was given.
+        calls: Uses of other tools, in order; the paper's protocol has none.
 
     Raises:
-        GeometryError: If two- and three-dimensional looks are mixed.
+        GeometryError: If two- and three-dimensional boxes are mixed, or calls are not in order.
     """
 
     fixations: tuple[Fixation, ...] = ()
     reasoning: str = ""
     answer: str | None = None
+    calls: tuple[ToolCall, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse paths that mix pictures and volumes."""
-        if len({look.box.ndim for look in self.fixations}) > 1:
+        boxes = [*self.boxes, *(call.box for call in self.calls if call.box is not None)]
+        if len({box.ndim for box in boxes}) > 1:
             raise GeometryError("a trajectory has either 2D or 3D looks, not both")
+        places = [0, *(call.after for call in self.calls), len(self.fixations)]
+        if places != sorted(places):
+            raise GeometryError(f"calls come in the order of the looks before them, got {places[1:-1]}")
+
+    @property
+    def steps(self) -> tuple[Fixation | ToolCall, ...]:
+        """Looks and calls of tools in the order in which they were made."""
+        steps: list[Fixation | ToolCall] = []
+        shown = 0
+        for call in self.calls:
+            steps += [*self.fixations[shown : call.after], call]
+            shown = call.after
+        return (*steps, *self.fixations[shown:])
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -71,7 +116,11 @@ class Trajectory:
     def scale(self, source: Sequence[int], target: Sequence[int]) -> Trajectory:
         """Return the same path with its boxes carried from one frame to another (see :meth:`Box.scale`)."""
         looks = tuple(replace(look, box=look.box.scale(source, target)) for look in self.fixations)
-        return replace(self, fixations=looks)
+        calls = tuple(
+            call if call.box is None else replace(call, box=call.box.scale(source, target))
+            for call in self.calls
+        )
+        return replace(self, fixations=looks, calls=calls)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,9 +1,10 @@
 """Builds the embedded policy: a small Qwen3-VL that sees sharply and reads well, but searches badly.
 
-It learns in four stages: its vision tower what is in a picture; its language model what findings, told in
-words, say about a question; the whole model to write systematic scans of phantoms that stop at a random
-moment, and to answer from what they found; and at last scans that mostly stop after one look, so that
-reinforcement learning has something left to teach: when to stop, and where to go on.
+It learns in four stages, on phantoms of varied contrast and noise: its vision tower what is in a picture; its
+language model what findings, told in words, say about a question; the whole model to write systematic scans
+of phantoms that stop at a random moment, and to answer from what they found; and at last scans that mostly
+stop after one look, so that reinforcement learning has something left to teach: when to stop, and where to go
+on.
 
     python scripts/build_tiny_policy.py --output bundle/models/tiny_policy
 """
@@ -18,6 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from monai.transforms import (
+    Compose,
+    RandAdjustContrast,
+    RandGaussianNoise,
+    RandScaleIntensity,
+    RandShiftIntensity,
+)
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -36,7 +44,7 @@ from medeyes_monai.navigator import conclusion
 from medeyes_monai.policy import HuggingFacePolicy
 from medeyes_monai.policy.tiny import make_tiny_checkpoint
 from medeyes_monai.sampler import write_episode
-from medeyes_monai.scenes import Case, Finding
+from medeyes_monai.scenes import Case, Finding, ImageScene
 from medeyes_monai.seeding import numpy_generator
 from medeyes_monai.trajectory import Episode, Fixation, Picture, Trajectory
 
@@ -101,6 +109,33 @@ def jittered(finding: Finding, shape: tuple[int, ...], rng: np.random.Generator)
     return moved.expand(shape)
 
 
+class VariedScenes:
+    """Makes scenes of different contrast, brightness and noise, so that one scanner is not all that is known.
+
+    Args:
+        seed: Of the changes; those of one image are the same on every machine.
+    """
+
+    def __init__(self, seed: int) -> None:
+        """Choose the changes; grey values are 0 to 255, and nothing is moved or mirrored."""
+        self.seed = seed
+        self.change = Compose(
+            [
+                RandAdjustContrast(prob=0.5, gamma=(0.6, 1.5)),
+                RandScaleIntensity(prob=0.8, factors=0.35),
+                RandShiftIntensity(prob=0.8, offsets=45.0),
+                RandGaussianNoise(prob=0.8, std=10.0),
+            ]
+        )
+
+    def __call__(self, image: torch.Tensor, *, key: str, findings: Sequence[Finding]) -> ImageScene:
+        """Make the scene of an image ``(1, X, Y)``."""
+        rng = numpy_generator("contrast", self.seed, key)
+        self.change.set_random_state(seed=int(rng.integers(2**31)))
+        grey = self.change(image.float()).clamp(0, 255).round().to(torch.uint8)
+        return ImageScene(grey, key=key, findings=findings)
+
+
 @dataclass(frozen=True)
 class Lesson:
     """Supervised episodes about one phantom, of patient and of hasty scans, and what is in it."""
@@ -116,7 +151,7 @@ class Lessons(Dataset[Lesson]):
     def __init__(self, policy: HuggingFacePolicy, images: int, seed: int) -> None:
         """Remember who writes the episodes."""
         self.policy, self.seed = policy, seed
-        self.cases = PhantomVQA("train", size=images, seed=seed)
+        self.cases = PhantomVQA("train", size=images, seed=seed, scene=VariedScenes(seed))
 
     def __len__(self) -> int:
         """Number of phantoms."""
@@ -326,7 +361,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="directory of the checkpoint")
     parser.add_argument("--images", type=int, default=3000, help="number of phantoms")
-    parser.add_argument("--perception-steps", type=int, default=700)
+    parser.add_argument("--perception-steps", type=int, default=1000)
     parser.add_argument("--reading-steps", type=int, default=400)
     parser.add_argument("--protocol-steps", type=int, default=900)
     parser.add_argument("--hasty-steps", type=int, default=150)

@@ -6,7 +6,8 @@
 For tests of readers, and for trying ``scripts/prepare_data.py`` without the data. Pictures are drawn,
 questions are invented; nothing comes from the real sets. Each layout is a folder: ``vqa_rad_osf``,
 ``vqa_rad_tables``, ``slake``, ``path_vqa_tables``, ``path_vqa_first`` (with pickles, which are refused),
-``pmc_vqa``, ``mmmu``, ``bccd`` (VOC), ``coco``. Tables need pyarrow.
+``pmc_vqa``, ``mmmu``, ``bccd`` (VOC), ``coco``, ``deep_tumor_vqa``, ``ct_questions`` (CSV over volumes that
+are called as CT-RATE's are). Tables need pyarrow.
 """
 
 from __future__ import annotations
@@ -331,6 +332,75 @@ def coco(folder: Path) -> None:
         put_json(folder / split / "_annotations.coco.json", content)
 
 
+def put_volume(path: Path, number: int, *, labels: bool = False) -> None:
+    """Write a small volume with a ball in it, or the label map of that ball."""
+    import nibabel
+
+    x, y, z = np.ogrid[:40, :36, :12]
+    ball = (x - 12 - number) ** 2 + (y - 18) ** 2 + (3 * (z - 6)) ** 2 < 64
+    noise = np.random.default_rng(number).integers(0, 30, ball.shape)
+    voxels = ball.astype(np.uint8) if labels else np.where(ball, 90, noise).astype(np.int16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-0.8, -0.8, 2.5, 1.0])), path)
+
+
+def deep_tumor_vqa(folder: Path) -> None:
+    """The benchmark: one JSON beside a folder for each volume."""
+    asked = [
+        (1, "recognition", "liver lesion existence", "Is there any lesion in the liver?", "Yes", "Yes", "No"),
+        (1, "measurement", "organ volume measurement", "What is the volume of the liver in cm3?",
+         "1420.5", "1420.5", "1100.2", "1800.1", "990.0"),
+        (2, "visual reasoning", "kidney volume comparison", "Which kidney is larger?", "Left", "Right",
+         "Left", "Equal"),
+        (2, "medical reasoning", "splenomegaly grading", "How would you grade the spleen?",
+         "Normal (no splenomegaly)", "Mild", "Normal (no splenomegaly)", "Moderate", "Severe"),
+    ]  # fmt: skip
+    rows = []
+    for number, (volume, stage, subtype, question, answer, *options) in enumerate(asked):
+        listed = " ".join(f"{letter}: {option}" for letter, option in zip("ABCD", options, strict=False))
+        rows.append(
+            {
+                "qid": f"bench_{number:05}",
+                "image_id": f"BDMAP_{volume:08}",
+                "spacing": "[0.8 0.8 2.5]",
+                "shape": "(40, 36, 12)",
+                "sex": "F",
+                "age": 61,
+                "question": question,
+                "answer": answer,
+                "mc_question": f"{question} {listed}",
+                "correct_option": "ABCD"[options.index(answer)],
+                "organ": "liver",
+                "lesion": False,
+                "question_type": stage,
+                "question_subtype": subtype,
+                "requires_tools": ["segment_organ"],
+            }
+        )
+    put_json(folder / "benchmark" / "test_qa.json", {"version": "2.0", "num_questions": 4, "questions": rows})
+    for number in (1, 2):
+        put_volume(folder / "benchmark" / "ct" / f"BDMAP_{number:08}" / "ct.nii.gz", number)
+
+
+def ct_questions(folder: Path) -> None:
+    """Two CSV files; volumes lie as CT-RATE's do, masks by their paths."""
+    header = ["id", "volume", "question", "answer", "options", "type", "organ_mask", "disease_mask"]
+    for split, short in (("train", "train"), ("valid", "valid")):
+        study = f"{short}_1_a"
+        for number in (1, 2):
+            put_volume(folder / split / f"{short}_1" / study / f"{study}_{number}.nii.gz", number)
+        put_volume(folder / "masks" / f"{study}_1_lung.nii.gz", 1, labels=True)
+        put_volume(folder / "masks" / f"{study}_1_nodule.nii.gz", 1, labels=True)
+        organ, disease = (f"masks/{study}_1_{what}.nii.gz" for what in ("lung", "nodule"))
+        rows = [
+            [f"{short}-1", f"{study}_1.nii.gz", "Is there a nodule?", "Yes", "", "presence", organ, disease],
+            [f"{short}-2", f"{study}_1.nii.gz", "Which lobe?", "B", "['Left upper', 'Right upper']", "place",
+             organ, ""],
+            [f"{short}-3", f"{study}_2.nii.gz", "What is seen?", "A small nodule", "", "open", "", ""],
+        ]  # fmt: skip
+        put_csv(folder / f"{split}.csv", header, rows)
+
+
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     layout.__name__: layout
     for layout in (
@@ -343,6 +413,8 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
         mmmu,
         bccd,
         coco,
+        deep_tumor_vqa,
+        ct_questions,
     )
 }
 

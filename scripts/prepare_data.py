@@ -6,6 +6,8 @@
     python scripts/prepare_data.py pmc_vqa path/to/PMC-VQA data/pmc_vqa --set version=2
     python scripts/prepare_data.py mmmu path/to/MMMU data/mmmu
     python scripts/prepare_data.py bccd path/to/BCCD data/bccd
+    python scripts/prepare_data.py deep_tumor_vqa path/to/DeepTumorVQA_2.0 data/tumours --set form=choice
+    python scripts/prepare_data.py ct_questions path/to/csv data/ct --set "columns={volume: Volumename}"
     python scripts/prepare_data.py detection path/to/coco data/mine --set "nouns={cyst: [cyst, cysts]}"
 
 The source is the release as it was published, or ``hub`` (``hub@<revision>``) where there is a network. The

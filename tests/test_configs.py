@@ -20,7 +20,10 @@ from medeyes_monai.io.configs import check_config, read_setting
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "bundle" / "configs"
 WORKFLOWS = sorted(BASE.glob("*.yaml"))
-OVERLAYS = sorted((ROOT / "configs").rglob("*.yaml"))
+EVALUATIONS = (
+    ROOT / "configs" / "evaluation"
+)  # over evaluate.yaml: tests/evaluation/test_evaluation_configs.py
+OVERLAYS = sorted(file for file in (ROOT / "configs").rglob("*.yaml") if file.parent != EVALUATIONS)
 TRAIN = BASE / "train.yaml"
 ACTIONS = ("summary", "answers", "baseline")
 """Components that do something when they are built, after a run."""

@@ -79,8 +79,9 @@ def test_a_training_runs_to_its_end_writes_its_files_and_goes_on(tmp_path, check
     assert steps == [1, 2, 3, 4]
 
     assert main(words("evaluate", out / "policy", tmp_path / "judged", sets=["test_size=7"])) == 0
-    judged = json.loads((tmp_path / "judged" / "results.json").read_text())
-    assert list(judged) == ["test", "test, looks blanked", "out of distribution"]
+    judged = json.loads((tmp_path / "judged" / "metrics.json").read_text())
+    assert judged["counts"]["questions"] == 7
+    assert (tmp_path / "judged" / "report" / "index.html").is_file()
 
 
 def test_inference_answers_once_for_each_image_that_can_be_read(tmp_path, checkpoints, capsys):

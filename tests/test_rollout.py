@@ -9,7 +9,8 @@ from policies import LookingPolicy, phantom_cases
 
 from medeyes_monai.geometry import Box
 from medeyes_monai.policy import HuggingFacePolicy, Segment, joined
-from medeyes_monai.rollout import _draw, rollout
+from medeyes_monai.rollout import rollout
+from medeyes_monai.rollout.batch import _draw
 from medeyes_monai.sampler import write_episode
 from medeyes_monai.scenes import BlankedScene
 from medeyes_monai.trajectory import Episode, Fixation, Trajectory

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +15,7 @@ from PIL import Image
 
 from medeyes_monai.data.blobs import Blob
 from medeyes_monai.data.tiling import on_white, open_picture, tile
-from medeyes_monai.errors import ConfigError
+from medeyes_monai.errors import ConfigError, UnreadableImageError
 from medeyes_monai.io import sha256_of, write_atomic
 
 __all__ = ["CHECKSUMS", "Album", "Kept", "check_sums"]
@@ -84,6 +86,32 @@ class Album:
             self._kept[source] = self._written(contents, name, hashlib.sha256(digests).hexdigest(), as_is)
         return self._kept[source]
 
+    def keep_file(self, file: Path, name: str) -> Kept:
+        """Return where a file is that is kept as it is, such as a volume.
+
+        It is linked where the file system can, since volumes are large, and else copied. What is in it shows
+        only when it is read.
+
+        Args:
+            file: The file.
+            name: How it is to be called, without its ending.
+
+        Raises:
+            UnreadableImageError: If it is missing.
+        """
+        source = (name, str(file))
+        if source not in self._kept:
+            if not file.is_file():
+                raise UnreadableImageError(f"{file.name} is missing from {file.parent}")
+            digest = sha256_of(file)
+            ending = ".nii.gz" if file.name.endswith(".nii.gz") else file.suffix
+            kept = Kept(self._free(_safe(name, digest), digest) + ending, digest, digest, (0, 0))
+            if self._before.get(kept.path) != kept or not (self.folder / kept.path).is_file():
+                _put(file, self.folder / kept.path)
+                self._note(kept)
+            self._kept[source] = kept
+        return self._kept[source]
+
     def finish(self, *more: Path) -> None:
         """Write the checksums of all pictures and of further files, and end the journal."""
         lines = {kept.path: kept.checksum for kept in self._kept.values()}
@@ -102,9 +130,12 @@ class Album:
         kept = Kept(stem + ending, digest, hashlib.sha256(content).hexdigest(), size)
         (self.folder / kept.path).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.folder / kept.path, content)
-        with self._journal.open("a", encoding="utf-8") as journal:
-            journal.write(f"{kept.content} {kept.checksum} {size[0]}x{size[1]} {kept.path}\n")
+        self._note(kept)
         return kept
+
+    def _note(self, kept: Kept) -> None:
+        with self._journal.open("a", encoding="utf-8") as journal:
+            journal.write(f"{kept.content} {kept.checksum} {kept.size[0]}x{kept.size[1]} {kept.path}\n")
 
     def _free(self, stem: str, digest: str) -> str:
         """Return a name that no other picture of this run has."""
@@ -126,6 +157,19 @@ class Album:
         entries = (f"{k.content} {k.checksum} {k.size[0]}x{k.size[1]} {k.path}\n" for k in found.values())
         write_atomic(self._journal, "".join(entries).encode())
         return found
+
+
+def _put(file: Path, target: Path) -> None:
+    """Link or copy a file to a place where it appears whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(file, part)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(file, part)
+    part.replace(target)
 
 
 def check_sums(folder: Path) -> int:

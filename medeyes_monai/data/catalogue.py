@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from medeyes_monai.data.ct_questions import CtQuestionsRelease
+from medeyes_monai.data.deep_tumor_vqa import DeepTumorVqaRelease
 from medeyes_monai.data.detection import BccdRelease, DetectionRelease
 from medeyes_monai.data.mmmu import MmmuRelease
 from medeyes_monai.data.path_vqa import PathVqaRelease
@@ -29,6 +31,8 @@ RELEASES: Mapping[str, Callable[..., Release]] = MappingProxyType(
         "mmmu": MmmuRelease,
         "bccd": BccdRelease,
         "detection": DetectionRelease,
+        "deep_tumor_vqa": DeepTumorVqaRelease,
+        "ct_questions": CtQuestionsRelease,
     }
 )
 

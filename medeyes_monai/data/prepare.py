@@ -153,14 +153,14 @@ def _row(record: Record, run: _Run) -> Iterator[None]:
 
 def _item(question: Question, record: Record, name: str, run: _Run) -> dict[str, Any]:
     """Return an item of the datalist, its picture written."""
+    if question.files:
+        return _volume_item(question, record, name, run)
     given = dict(question.item)
     boxes = [Box.from_corners(corners) for corners in given.pop("boxes", [])]
     if boxes and len(question.pictures) > 1:
         raise ConfigError(f"has boxes on one of {len(question.pictures)} pictures, without saying which")
     picture = run.album.keep(question.pictures, question.name)
-    metadata = {**given.pop("metadata", {}), "source": record.place}
-    texts = (given["question"], given.get("answer"), *given.get("options", ()))
-    metadata["names_a_side"] = names_a_side(*texts)
+    metadata = _metadata(given, record)
     if question.mask is not None:
         mask = run.album.keep((question.mask,), question.name.replace("images/", "masks/", 1), as_is=True)
         if mask.size != picture.size:
@@ -174,6 +174,31 @@ def _item(question: Question, record: Record, name: str, run: _Run) -> dict[str,
     item_from(row, 0)
     run.contents[picture.path] = picture.content
     return row
+
+
+def _volume_item(question: Question, record: Record, name: str, run: _Run) -> dict[str, Any]:
+    """Return an item of the datalist about a volume, its files in place."""
+    given = dict(question.item)
+    kept = {
+        key: run.album.keep_file(file, question.name.replace("images/", f"{key}s/", 1))
+        for key, file in question.files.items()
+    }
+    metadata = _metadata(given, record)
+    paths = {key: file.path for key, file in kept.items()}
+    row = {"id": given.pop("id", name), **paths, **given, "metadata": metadata}
+    item_from(row, 0)
+    run.contents[paths["image"]] = kept["image"].content
+    return row
+
+
+def _metadata(given: dict[str, Any], record: Record) -> dict[str, Any]:
+    """Take the metadata out of an item and add where it comes from and whether it names a side."""
+    texts = (given["question"], given.get("answer"), *given.get("options", ()))
+    return {
+        **given.pop("metadata", {}),
+        "source": record.place,
+        "names_a_side": names_a_side(*texts),
+    }
 
 
 def _mark_overlap(run: _Run) -> None:

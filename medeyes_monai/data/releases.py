@@ -60,12 +60,15 @@ class Question:
         pictures: What is asked about; several are laid side by side.
         name: How the image is to be called, without its ending; folders with ``/``.
         mask: A label image of the picture, kept beside it and named in the metadata.
+        files: Instead of pictures, files that are kept as they are: a volume under ``image``, its label map
+            under ``mask``.
     """
 
     item: Mapping[str, Any]
     pictures: tuple[Blob, ...]
     name: str
     mask: Blob | None = field(default=None)
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Release(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medeyes_monai.errors import ConfigError
@@ -12,7 +12,7 @@ from medeyes_monai.experts.remote_wire import png_bytes
 from medeyes_monai.experts.vlm_chat import Reply, TokenSpan
 from medeyes_monai.trajectory import Picture
 
-__all__ = ["OpenAIChat"]
+__all__ = ["OpenAIChat", "image_part", "text_part"]
 
 PATH = "/v1/chat/completions"
 MAX_SEED = 2**31
@@ -87,17 +87,22 @@ class OpenAIChat:
         Raises:
             ExpertError: If the server cannot be reached, refuses, or answers something else.
         """
-        image = f"data:image/png;base64,{base64.b64encode(png_bytes(picture)).decode('ascii')}"
-        content: list[dict[str, Any]] = [
-            {"type": "image_url", "image_url": {"url": image}},
-            {"type": "text", "text": text},
-        ]
-        return [self._one(content, seed) for seed in seeds]
+        messages = [{"role": "user", "content": [image_part(picture), text_part(text)]}]
+        return [self.converse(messages, seed) for seed in seeds]
 
-    def _one(self, content: list[dict[str, Any]], seed: int | None) -> Reply:
+    def converse(self, messages: Sequence[Mapping[str, Any]], seed: int | None = None) -> Reply:
+        """Return the next reply in a conversation.
+
+        Args:
+            messages: What was said so far, each with ``role`` and ``content``, see :func:`image_part`.
+            seed: Seed of a reply that is drawn; None asks for the likeliest words.
+
+        Raises:
+            ExpertError: As :meth:`ask`.
+        """
         body = {
             "model": self.model,
-            "messages": [{"role": "user", "content": content}],
+            "messages": list(messages),
             "max_tokens": self.max_tokens,
             "temperature": 0.0 if seed is None else self.temperature,
             "stream": False,
@@ -107,6 +112,17 @@ class OpenAIChat:
         if self.logprobs:
             body["logprobs"] = True
         return self.service.ask(PATH, body, _read, who=self.model, address=("chat", seed or 0))
+
+
+def image_part(picture: Picture) -> dict[str, Any]:
+    """Return a picture as a part of a message: a PNG file in a data URI."""
+    image = f"data:image/png;base64,{base64.b64encode(png_bytes(picture)).decode('ascii')}"
+    return {"type": "image_url", "image_url": {"url": image}}
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """Return a text as a part of a message."""
+    return {"type": "text", "text": text}
 
 
 def _read(reply: Any) -> Reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,10 +18,10 @@ from medeyes_monai.geometry.affine import Affine
 from medeyes_monai.io.boundary import naming
 from medeyes_monai.io.dicom import parse
 from medeyes_monai.io.frames import VOLUME_TAGS, Frame, frames_of
-from medeyes_monai.io.limits import BYTES_PER_VOXEL, SLACK_BYTES, RefusedError, check_size
+from medeyes_monai.io.limits import BYTES_PER_VOXEL, DEFAULT_MAX_VOXELS, SLACK_BYTES, RefusedError, check_size
 from medeyes_monai.io.stacking import choose, stack, stacks_of
 
-__all__ = ["Decoder", "dicom_files", "is_dicom", "read_series"]
+__all__ = ["Decoder", "OpenSeries", "dicom_files", "is_dicom", "open_series", "read_series"]
 
 Decoder = Literal["pydicom", "itk"]
 """Who unpacks compressed pixels: pydicom with its plugins, or ITK's GDCM (through MONAI's ITKReader)."""
@@ -83,6 +84,52 @@ def read_series(
     """
     if decoder not in get_args(Decoder):
         raise ConfigError(f"unknown decoder {decoder!r}; choose one of {', '.join(get_args(Decoder))}")
+    volume = open_series(files, series, max_voxels)
+    columns, rows = volume.frames[0].size
+    check_size((columns, rows, len(volume.frames)), 2, max_voxels)
+    return _filled(volume.frames, max_voxels, decoder).transpose(2, 1, 0), volume.affine
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenSeries:
+    """The slices of one volume, sorted by position, of which nothing but the headers was read.
+
+    Args:
+        frames: In order along the normal.
+        affine: As of :func:`read_series`.
+    """
+
+    frames: tuple[Frame, ...]
+    affine: Affine
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Columns, rows and slices."""
+        return (*self.frames[0].size, len(self.frames))
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return some slices as :func:`read_series` returns all.
+
+        Raises:
+            UnreadableImageError: If a file is damaged; the message names it.
+        """
+        return _filled(self.frames[start:stop], DEFAULT_MAX_VOXELS, "pydicom").transpose(2, 1, 0)
+
+
+def open_series(
+    files: Sequence[Path], series: int | None = None, max_voxels: int = DEFAULT_MAX_VOXELS
+) -> OpenSeries:
+    """Sort the slices of one volume by their headers; see :func:`read_series`.
+
+    Args:
+        files: DICOM files; those without an image are passed over.
+        series: Which series, where there are several.
+        max_voxels: Most voxels of a file.
+
+    Raises:
+        RefusedError: If there are several series and none is chosen, or slices make no volume.
+        UnreadableImageError: If a file is damaged; the message names it.
+    """
     frames: list[Frame] = []
     for path in files:
         with naming(path, "DICOM"):
@@ -91,9 +138,7 @@ def read_series(
     if not frames:
         raise RefusedError("is DICOM without an image")
     volume = stack(choose(stacks_of(frames), series))
-    columns, rows = volume.frames[0].size
-    check_size((columns, rows, len(volume.frames)), 2, max_voxels)
-    return _filled(volume.frames, max_voxels, decoder).transpose(2, 1, 0), volume.affine
+    return OpenSeries(volume.frames, volume.affine)
 
 
 def _filled(frames: Sequence[Frame], max_voxels: int, decoder: Decoder) -> npt.NDArray[Any]:

@@ -109,6 +109,10 @@ class Scores:
         means = estimates(self.extras, self.images, resamples=resamples, seed=seed)
         return dict(zip(preset(self.preset).extras, means, strict=True))
 
+    def scalars(self) -> dict[str, float]:
+        """Return one number for each figure, for loggers that take names and floats."""
+        return {part.name: part.score.value for part in self.sections()}
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the single questions as plain values that JSON can hold."""
         protocol = preset(self.preset)

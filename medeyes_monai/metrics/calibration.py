@@ -81,6 +81,10 @@ class Calibration:
     confidence: Values
     right: npt.NDArray[np.bool_]
 
+    def scalars(self) -> dict[str, float]:
+        """Return one number for each figure, for loggers that take names and floats."""
+        return {"ece": self.ece, "brier": self.brier, "aurc": self.aurc}
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything but single answers as plain values that JSON can hold."""
         bins = [

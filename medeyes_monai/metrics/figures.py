@@ -6,7 +6,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,14 @@ from medeyes_monai.errors import ConfigError
 from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode
 
-__all__ = ["Collected", "EpisodeFigures"]
+__all__ = ["Collected", "EpisodeFigures", "Summary"]
+
+
+class Summary(Protocol):
+    """What a metric makes of all its episodes."""
+
+    def scalars(self) -> dict[str, float]:
+        """Return one number for each figure, for loggers that take names and floats."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +59,10 @@ class EpisodeFigures(Cumulative, Metric):
     @abstractmethod
     def row(self, episode: Episode, case: Case) -> Sequence[float]:
         """Return the numbers of an episode, in the order of :attr:`columns`."""
+
+    @abstractmethod
+    def aggregate(self) -> Summary:
+        """Summarise all episodes since the last reset, of all processes."""
 
     def reset(self) -> None:
         """Forget all episodes."""

@@ -43,6 +43,10 @@ class Grounding:
     count: int
     without_looks: int
 
+    def scalars(self) -> dict[str, float]:
+        """Return one number for each figure, for loggers that take names and floats."""
+        return {name: mean.value for name, mean in self.figures.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
         figures = {name: mean.to_dict() for name, mean in self.figures.items()}

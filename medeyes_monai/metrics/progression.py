@@ -39,6 +39,10 @@ class Progression:
     figures: Mapping[str, Estimate]
     count: int
 
+    def scalars(self) -> dict[str, float]:
+        """Return one number for each figure, for loggers that take names and floats."""
+        return {name: mean.value for name, mean in self.figures.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
         return {"count": self.count, "figures": {name: mean.to_dict() for name, mean in self.figures.items()}}

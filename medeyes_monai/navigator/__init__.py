@@ -2,6 +2,7 @@
 
 from medeyes_monai.navigator.decisions import Decision, Reason, Search
 from medeyes_monai.navigator.search import Choose, Navigator, conclusion
+from medeyes_monai.navigator.slabs import KeepSlab, SlabExpert, joined, slabs_of
 from medeyes_monai.navigator.state import (
     Mode,
     NavigatorState,
@@ -15,15 +16,19 @@ from medeyes_monai.navigator.state import (
 __all__ = [
     "Choose",
     "Decision",
+    "KeepSlab",
     "Mode",
     "Navigator",
     "NavigatorState",
     "Reason",
     "Search",
+    "SlabExpert",
     "after_drill",
     "after_scan",
     "closer",
     "conclusion",
+    "joined",
     "relative_gain",
+    "slabs_of",
     "switch",
 ]

@@ -19,6 +19,7 @@ Reason = Literal[
     "decisive",
     "xi",
     "max_steps",
+    "budget",
     "nothing_new",
     "nothing",
 ]
@@ -26,8 +27,8 @@ Reason = Literal[
 
 ``gain`` and ``no_gain``: equation 3. ``smallest``: a gain, but the region cannot get smaller. ``mode``: an
 ablation that knows one mode only. ``decisive``: no further look can change the reading. ``xi``: the drill is
-confident enough. ``max_steps``: no look is left. ``nothing_new``: the re-scan brought up no new place.
-``nothing``: the first scan brought up none.
+confident enough. ``max_steps``: no look is left. ``budget``: no time is left. ``nothing_new``: the re-scan
+brought up no new place. ``nothing``: the first scan brought up none.
 """
 
 

@@ -36,6 +36,8 @@ OPEN = "open"
 
 Choose = Callable[[Sequence[Box], Sequence[float]], int]
 """Picks one of some regions by their confidences: the place where a sampler comes in."""
+Stop = Callable[[], bool]
+"""Says whether a search has to end here."""
 
 
 class Navigator:
@@ -131,8 +133,15 @@ class Navigator:
         """
         return self.search(scene, query, choose).trajectory
 
-    def search(self, scene: Scene, query: str, choose: Choose) -> Search:
-        """Search once and return the path with what was decided on it; see :meth:`navigate`."""
+    def search(self, scene: Scene, query: str, choose: Choose, stop: Stop = lambda: False) -> Search:
+        """Search once and return the path with what was decided on it; see :meth:`navigate`.
+
+        Args:
+            scene: The image.
+            query: The question, in words.
+            choose: Picks the region to look at next.
+            stop: Asked before each look; True ends the search there (reason ``budget``).
+        """
         asked = self.queries.fill(query, scene)
         found = _Findings(checked.scan(self.expert, scene, asked.scan))
         reading, state, decisions = self._read(query, found), NavigatorState(), []
@@ -142,7 +151,9 @@ class Navigator:
         else:
             state, found = self._scanned(state, found, found.candidates, scene, asked)
             thought = _summary(found.proposed)
-            decisions += [] if state.regions else [_without_a_look("nothing")]
+            if not state.regions or stop():
+                decisions.append(_without_a_look("budget" if state.regions else "nothing"))
+                state = NavigatorState()
         while state.regions:
             index = state.focus if state.focus is not None else choose(state.regions, state.confidences)
             region, before, mode = state.regions[index], state.confidences[index], state.mode
@@ -150,7 +161,7 @@ class Navigator:
             found = found.extended(Fixation(thought, region, mode, verdict.confidence), verdict)
             reading = self._read(query, found)
             thought = conclusion(verdict.finding, reading) if self.conclude else verdict.finding
-            state, found, decision, reason = self._next(state, index, found, reading, scene, asked)
+            state, found, decision, reason = self._next(state, index, found, reading, scene, asked, stop)
             gain = relative_gain(before, verdict.confidence)
             step = len(found.looks)
             decisions.append(Decision(step, mode, region, before, verdict.confidence, gain, decision, reason))
@@ -171,10 +182,11 @@ class Navigator:
         reading: Reading,
         scene: Scene,
         asked: Queries,
+        stop: Stop,
     ) -> tuple[NavigatorState, _Findings, Literal["drill", "scan", "stop"], Reason]:
         """Apply equation 3, or an ablation in its place, and scan again where that is the result."""
         confidence = found.verdicts[-1].confidence
-        if (end := self._reason_to_stop(found, confidence, reading)) is not None:
+        if (end := self._reason_to_stop(found, confidence, reading, stop)) is not None:
             return NavigatorState(), found, "stop", end
         wanted, reason = self._wanted(state.confidences[index], confidence)
         state = after_drill(state, index, confidence, wanted, self.min_extent)
@@ -189,12 +201,16 @@ class Navigator:
             return state, found, "stop", "nothing_new"
         return state, found, "scan", reason
 
-    def _reason_to_stop(self, found: _Findings, confidence: float, reading: Reading) -> Reason | None:
+    def _reason_to_stop(
+        self, found: _Findings, confidence: float, reading: Reading, stop: Stop
+    ) -> Reason | None:
         if confidence >= self.xi:
             return "xi"
         if _certainty(reading) >= self.xi:
             return "decisive"
-        return "max_steps" if len(found.looks) >= self.max_steps else None
+        if len(found.looks) >= self.max_steps:
+            return "max_steps"
+        return "budget" if stop() else None
 
     def _wanted(self, before: float, after: float) -> tuple[Mode, Reason]:
         if self.mode != "both":

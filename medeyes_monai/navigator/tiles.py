@@ -12,7 +12,7 @@ from medeyes_monai.geometry import Box
 from medeyes_monai.navigator.state import is_same_place
 from medeyes_monai.scenes import Scene
 
-__all__ = ["parts_of", "scan_parts"]
+__all__ = ["in_whole", "parts_of", "scan_parts"]
 
 OVERLAP = 1.25  # chosen: parts overlap, so that what lies on a border is whole in one of them
 
@@ -40,7 +40,7 @@ def scan_parts(expert: Expert, scene: Scene, query: str, number: int, least: int
     found: list[Candidate] = []
     for box in parts_of(scene.shape, number, least):
         for candidate in checked.scan(expert, scene.part(box), query):
-            found.append(replace(candidate, box=_in_whole(candidate.box, box)))
+            found.append(replace(candidate, box=in_whole(candidate.box, box)))
     kept: list[Candidate] = []
     for candidate in sorted(found, key=lambda c: (-c.confidence, c.box.corners)):
         if not is_same_place(candidate.box, [other.box for other in kept]):
@@ -73,6 +73,12 @@ def parts_of(shape: Sequence[int], number: int, least: int) -> tuple[Box, ...]:
     return tuple(parts)
 
 
-def _in_whole(box: Box, part: Box) -> Box:
+def in_whole(box: Box, part: Box) -> Box:
+    """Return a region of a part in voxels of the whole.
+
+    Example:
+        >>> in_whole(Box((0, 0), (2, 2)), Box((10, 5), (20, 20)))
+        Box(start=(10, 5), stop=(12, 7))
+    """
     start = tuple(a + o for a, o in zip(box.start, part.start, strict=True))
     return Box(start, tuple(a + n for a, n in zip(start, box.extent, strict=True)))

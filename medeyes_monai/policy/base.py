@@ -12,7 +12,7 @@ import torch
 from medeyes_monai.scenes import Case, Scene, View
 from medeyes_monai.trajectory import Episode, Picture
 
-__all__ = ["Decoder", "Policy", "Segment", "TokenScores"]
+__all__ = ["Decoder", "Policy", "Segment", "TokenScores", "ToolPolicy"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,3 +111,11 @@ class Policy(Protocol):
 
     def train(self, mode: bool = True) -> Policy:
         """Switch dropout and the like on or off, as ``torch.nn.Module.train``."""
+
+
+@runtime_checkable
+class ToolPolicy(Policy, Protocol):
+    """A policy that can be told something in words: what a tool replies."""
+
+    def reply(self, text: str) -> Segment:
+        """Return the segment that brings a tool's reply, as :meth:`feedback` brings pixels."""

@@ -12,6 +12,7 @@ from medeyes_monai.policy.processor import special_ids
 __all__ = ["Conversation"]
 
 _SENTINEL = "\ue000medeyes\ue000"
+_OTHER = "\ue001medeyes\ue001"
 
 
 class Conversation:
@@ -70,6 +71,15 @@ class Conversation:
         """
         return self._with_image(self._feedback_ids, picture)
 
+    def reply(self, text: str) -> tuple[int, ...]:
+        """Return the ids that bring a tool's reply, from after an end of turn to the next invitation.
+
+        Args:
+            text: What the tool said.
+        """
+        before, after = self._reply_parts
+        return (*before, *self.plain(text), *after)
+
     def plain(self, text: str) -> tuple[int, ...]:
         """Encode text in which nothing is special."""
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
@@ -100,6 +110,16 @@ class Conversation:
         turns = [_question("?"), self._reply, {"role": "user", "content": look}]
         ids = self._special(self._rendered(turns)[1])
         return ids[1:] if ids[0] == self.end_of_turn else ids
+
+    @cached_property
+    def _reply_parts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        said = [{"type": "text", "text": f"<feedback>{_OTHER}</feedback>"}]
+        turns = [_question("?"), self._reply, {"role": "user", "content": said}]
+        parts = self._rendered(turns)[1].split(_OTHER)
+        if len(parts) != 2:
+            raise ConfigError("the chat template must show the text of a message once")
+        before, after = (self._special(part) for part in parts)
+        return before[1:] if before[0] == self.end_of_turn else before, after
 
     @cached_property
     def _reply(self) -> dict[str, Any]:

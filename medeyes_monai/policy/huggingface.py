@@ -25,6 +25,7 @@ from medeyes_monai.policy.loading import (
     add_adapter,
     check_checkpoint,
     load_core,
+    merge_adapter,
     stored_settings,
     vision_tower,
 )
@@ -34,7 +35,7 @@ from medeyes_monai.policy.trial import check_cache, logit_cap
 from medeyes_monai.scenes import Case, Scene, View
 from medeyes_monai.trajectory import Episode
 
-__all__ = ["INSTRUCTION", "HuggingFacePolicy"]
+__all__ = ["INSTRUCTION", "RELATIVE_EXTENT", "HuggingFacePolicy", "asked_with_options"]
 
 Coordinates = Literal["pixels", "relative"]
 FAMILIES: dict[str, Coordinates] = {"qwen2_5_vl": "pixels", "qwen3_vl": "relative"}
@@ -50,6 +51,23 @@ INSTRUCTION = (
     "finish with <answer></answer>."
 )
 """What a general checkpoint is told about the protocol, around the question."""
+BOX_FORM, BOX_FORM_3D = "[x1,y1,x2,y2]", "[x1,y1,z1,x2,y2,z2]"
+VOLUME_NOTE = (
+    " The picture shows slabs of a volume from the feet to the head, each with the number of its middle "
+    "slice: x and y count within a slab's cell, z in those numbers."
+)
+"""What it is told besides where the question is about a volume."""
+
+
+def asked_with_options(case: Case) -> str:
+    """Return a question with its options below it, each with its letter.
+
+    Example:
+        >>> asked_with_options(Case("q", None, "Which?", options=("left", "right"))).splitlines()
+        ['Which?', 'A. left', 'B. right']
+    """
+    listed = [f"{chr(65 + n)}. {option}" for n, option in enumerate(case.options)]
+    return "\n".join([case.question, *listed])
 
 
 class HuggingFacePolicy(torch.nn.Module):
@@ -62,6 +80,7 @@ class HuggingFacePolicy(torch.nn.Module):
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         attention: Attention implementation of transformers, ``"sdpa"`` or ``"eager"``.
         lora: Arguments of ``peft.LoraConfig``; None trains the model itself.
+        adapter: Directory of a finished adapter of peft, which is merged into the weights; None for none.
         freeze_vision: Leave the vision tower as it is. Qwen-VL families keep its output for every pass.
         gradient_checkpointing: Compute each layer's states again in backward instead of keeping them.
         temperature: Softmax temperature, in sampling and in training alike.
@@ -85,6 +104,7 @@ class HuggingFacePolicy(torch.nn.Module):
         dtype: DType = "float32",
         attention: Literal["sdpa", "eager"] = "sdpa",
         lora: Mapping[str, Any] | None = None,
+        adapter: str | Path | None = None,
         freeze_vision: bool = True,
         gradient_checkpointing: bool = False,
         temperature: float = 1.0,
@@ -105,6 +125,8 @@ class HuggingFacePolicy(torch.nn.Module):
         self.path = str(path)
         check_checkpoint(self.path)
         tokenizer, self.core = load_core(self.path, dtype, attention)
+        if adapter is not None:
+            self.core = merge_adapter(self.core, adapter)
         stored = stored_settings(self.path)
         name = self.core.config.model_type
         self.coordinates: Coordinates = coordinates or stored.get(
@@ -179,16 +201,17 @@ class HuggingFacePolicy(torch.nn.Module):
     def prompt(self, case: Case) -> Segment:
         """Return overview, question with its options, and the invitation to speak."""
         picture = case.scene.overview().pixels
-        question = case.question
-        if case.options:
-            listed = "\n".join(f"{chr(65 + n)}. {option}" for n, option in enumerate(case.options))
-            question = f"{question}\n{listed}"
-        content = self.instruction.replace("{question}", question)
+        told = _told(self.instruction, len(case.scene.shape))
+        content = told.replace("{question}", asked_with_options(case))
         return Segment(self.conversation.prompt(content, self.family.picture_ids(picture)), (picture,))
 
     def feedback(self, view: View) -> Segment:
         """Return the pixels of a look inside ``<feedback>``, up to the next invitation to speak."""
         return Segment(self.conversation.feedback(self.family.picture_ids(view.pixels)), (view.pixels,))
+
+    def reply(self, text: str) -> Segment:
+        """Return a tool's reply inside ``<feedback>``, up to the next invitation to speak."""
+        return Segment(self.conversation.reply(text))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the token ids of a turn's text; special tokens spelled out in it are plain text."""
@@ -273,3 +296,10 @@ class HuggingFacePolicy(torch.nn.Module):
         shown = self.family.picture_ids(picture)
         prompts = [Segment(self.conversation.prompt(text, shown), (picture,)) for text in ("?", "which one?")]
         check_cache(self.family, prompts, said, self.core.config.model_type)
+
+
+def _told(instruction: str, axes: int) -> str:
+    """Return the instruction for a picture or a volume; one that explains no boxes is the same for both."""
+    if axes == 2 or BOX_FORM not in instruction:
+        return instruction
+    return instruction.replace(BOX_FORM, BOX_FORM_3D) + VOLUME_NOTE

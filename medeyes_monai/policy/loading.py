@@ -12,7 +12,15 @@ from safetensors import SafetensorError
 
 from medeyes_monai.errors import ConfigError
 
-__all__ = ["POLICY_FILE", "add_adapter", "check_checkpoint", "load_core", "stored_settings", "vision_tower"]
+__all__ = [
+    "POLICY_FILE",
+    "add_adapter",
+    "check_checkpoint",
+    "load_core",
+    "merge_adapter",
+    "stored_settings",
+    "vision_tower",
+]
 
 POLICY_FILE = "policy_config.json"
 """Optional file in a checkpoint directory with the defaults of ``coordinates`` and ``instruction``."""
@@ -102,6 +110,27 @@ def add_adapter(core: Any, lora: Mapping[str, Any]) -> Any:
     from peft import LoraConfig, get_peft_model
 
     return get_peft_model(core, LoraConfig(**lora))
+
+
+def merge_adapter(core: Any, directory: str | Path) -> Any:
+    """Return a model into whose weights a finished adapter of peft is merged.
+
+    Args:
+        core: The model.
+        directory: Local directory with ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    Raises:
+        ConfigError: If one of them is missing, or the adapter does not fit the model.
+    """
+    from peft import PeftModel
+
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (Path(directory) / name).is_file():
+            raise ConfigError(f"adapter {directory}: lacks {name}; give the directory that peft has saved")
+    try:
+        return PeftModel.from_pretrained(core, str(directory)).merge_and_unload()
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"adapter {directory}: does not fit the model ({error})") from error
 
 
 def stored_settings(path: str) -> dict[str, Any]:

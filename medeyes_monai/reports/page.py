@@ -12,12 +12,13 @@ from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.metrics import Table
 from medeyes_monai.policy.attention import StepAttention
 from medeyes_monai.reports.attention import attention_words, draw_attention
+from medeyes_monai.reports.filters import Filters
 from medeyes_monai.reports.gaze import crops_of, draw_crop, draw_overview, look_words, png_bytes
 from medeyes_monai.reports.style import CONTENT_POLICY, STYLE
 from medeyes_monai.scenes import Case
-from medeyes_monai.trajectory import Episode
+from medeyes_monai.trajectory import Episode, Fixation, ToolCall
 
-__all__ = ["write_report"]
+__all__ = ["image_html", "table_html", "write_page", "write_report"]
 
 
 def write_report(
@@ -30,6 +31,9 @@ def write_report(
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
     attention: Sequence[Sequence[StepAttention]] = (),
+    plots: Mapping[str, bytes] | None = None,
+    filters: bool = False,
+    facts: Sequence[Mapping[str, str]] = (),
 ) -> Path:
     """Write ``index.html``: one file without scripts or links, which opens anywhere and prints.
 
@@ -44,23 +48,48 @@ def write_report(
         notes: Paragraphs under the headline.
         warnings: What went wrong in training, or that nothing did.
         attention: Where each episode's turns attended, one for each episode; none to leave it out.
+        plots: Further PNG files by what they show.
+        filters: Whether episodes can be chosen by outcome and kind of question.
+        facts: What else is known of each episode, by name, one for each episode; none to leave it out.
 
     Returns:
         Path of the page. It appears complete or not at all.
     """
     parts = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(note)}</p>" for note in notes)]
     if tables:
-        parts.append(_section("Results", *(_table(caption, table) for caption, table in tables.items())))
+        parts.append(_section("Results", *(table_html(caption, table) for caption, table in tables.items())))
     if warnings:
         parts.append(_section("Warnings", _list(warnings)))
     if curves is not None:
-        picture = _image(curves, "Training diagnostics by step; one panel for each", "curves")
+        picture = image_html(curves, "Training diagnostics by step; one panel for each", "curves")
         parts.append(_section("Training", picture))
+    if plots:
+        parts.append(_section("Plots", *(image_html(png, text, "curves") for text, png in plots.items())))
+    chooser = Filters(episodes) if filters else None
     if episodes:
         steps = attention or [()] * len(episodes)
-        shown = [_episode(ep, case, own) for (ep, case), own in zip(episodes, steps, strict=True)]
-        parts.append(_section("Episodes", *_legend(episodes, bool(attention)), *shown))
-    page = _PAGE.format(title=escape(title), policy=CONTENT_POLICY, style=STYLE, body="\n".join(parts))
+        known = facts or [{}] * len(episodes)
+        shown = [
+            _episode(ep, case, own, chooser, more)
+            for (ep, case), own, more in zip(episodes, steps, known, strict=True)
+        ]
+        controls = [chooser.controls] if chooser else []
+        parts.append(_section("Episodes", *_legend(episodes, bool(attention)), *controls, *shown))
+    return write_page(directory, title, parts, chooser.style if chooser else "")
+
+
+def write_page(directory: str | Path, title: str, parts: Sequence[str], style: str = "") -> Path:
+    """Write ``index.html`` of HTML parts, in the report's style; it appears complete or not at all.
+
+    Args:
+        directory: Folder to write into; made if it is missing.
+        title: Title of the page.
+        parts: HTML, every text in it escaped.
+        style: CSS besides the report's.
+    """
+    page = _PAGE.format(
+        title=escape(title), policy=CONTENT_POLICY, style=STYLE + style, body="\n".join(parts)
+    )
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "index.html", page.encode("utf-8", errors="replace"))
@@ -90,7 +119,8 @@ def _section(heading: str, *parts: str) -> str:
     return "\n".join([f"<section><h2>{escape(heading)}</h2>", *parts, "</section>"])
 
 
-def _table(caption: str, table: Table) -> str:
+def table_html(caption: str, table: Table) -> str:
+    """Return a table as HTML."""
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in table.header)
     rows = [
         f'<tr><th scope="row">{escape(row[0])}</th>'
@@ -127,19 +157,26 @@ _ATTENTION_LEGEND = (
 )
 
 
-def _episode(episode: Episode, case: Case, attention: Sequence[StepAttention]) -> str:
+def _episode(
+    episode: Episode,
+    case: Case,
+    attention: Sequence[StepAttention],
+    chooser: Filters | None,
+    facts: Mapping[str, str],
+) -> str:
     looks = len(episode.trajectory.boxes)
-    overview = _image(
+    classes = f' class="{chooser.classes(episode, case)}"' if chooser else ""
+    overview = image_html(
         png_bytes(draw_overview(episode, case)),
         f"Overview of {case.scene.key} with {looks} numbered looks",
         "overview",
     )
     return "\n".join(
         [
-            f"<article><h3>{escape(case.question)}</h3>",
+            f"<article{classes}><h3>{escape(case.question)}</h3>",
             f'<p class="meta">{escape(f"{case.key} · {case.family} · {episode.stream} stream")}</p>',
             _options(case),
-            f'<div class="path"><div>{overview}{_outcome(episode, case)}</div>',
+            f'<div class="path"><div>{overview}{_outcome(episode, case, facts)}</div>',
             f"<ol>{''.join(_steps(episode, case, attention))}</ol></div></article>",
         ]
     )
@@ -150,35 +187,41 @@ def _options(case: Case) -> str:
 
 
 def _steps(episode: Episode, case: Case, attention: Sequence[StepAttention]) -> list[str]:
-    """One list item for each turn: what was written, where it attended, and the pixels that it brought."""
-    crops = crops_of(episode)
-    steps = []
+    """One list item for each turn: what was written, where it attended, and what it brought."""
+    made, items = episode.trajectory.steps, []
+    looks = 0
     for number, text in enumerate(episode.turns, start=1):
-        crop = ""
-        if number <= len(crops):
-            crop = _image(
-                png_bytes(draw_crop(crops[number - 1], number)), f"What look {number} showed", "crop"
-            )
+        step = made[number - 1] if number <= len(made) else None
+        looks += isinstance(step, Fixation)
         attended = _attended(episode, case, attention, number) if number <= len(attention) else ""
-        steps.append(f"<li><pre>{escape(text)}</pre>{attended}{_known(episode, number)}{crop}</li>")
-    return steps
+        items.append(f"<li><pre>{escape(text)}</pre>{attended}{_brought(episode, step, looks)}</li>")
+    return items
 
 
-def _known(episode: Episode, number: int) -> str:
-    """Say what experts made of a look; nothing of a policy's own."""
-    words = [look_words(look) for look in episode.trajectory.fixations[number - 1 : number]]
-    return "".join(f'<p class="meta">{escape(said)}</p>' for said in words if said)
+def _brought(episode: Episode, step: Fixation | ToolCall | None, look: int) -> str:
+    """Show what a look brought and what experts made of it, or what a tool said."""
+    if step is None:
+        return ""
+    if isinstance(step, ToolCall):
+        return f'<p class="meta">{escape(step.reply)}</p>'
+    known = look_words(step)
+    words = f'<p class="meta">{escape(known)}</p>' if known else ""
+    shown = crops_of(episode)[look - 1 : look]
+    return words + "".join(
+        image_html(png_bytes(draw_crop(picture, look)), f"What look {look} showed", "crop")
+        for picture in shown
+    )
 
 
 def _attended(episode: Episode, case: Case, attention: Sequence[StepAttention], number: int) -> str:
     png = png_bytes(draw_attention(episode, case, attention[number - 1], number))
     words = attention_words(episode, case, attention, number)
-    picture = _image(png, f"Where step {number} attended", "attention")
+    picture = image_html(png, f"Where step {number} attended", "attention")
     return f'{picture}<p class="meta">{escape(words)}</p>'
 
 
-def _outcome(episode: Episode, case: Case) -> str:
-    rows = {"answer": episode.trajectory.answer, "reference": case.answer, "defect": episode.defect}
+def _outcome(episode: Episode, case: Case, facts: Mapping[str, str]) -> str:
+    rows = {"answer": episode.trajectory.answer, "reference": case.answer, "defect": episode.defect, **facts}
     rows |= {f"reward: {name}": f"{value:.2f}" for name, value in episode.reward_parts.items()}
     if not math.isnan(episode.reward):
         rows["reward"] = f"{episode.reward:.2f}"
@@ -198,6 +241,7 @@ def _verdict(episode: Episode) -> str:
     return '<p class="verdict wrong">&#10007; wrong</p>'
 
 
-def _image(png: bytes, text: str, kind: str) -> str:
+def image_html(png: bytes, text: str, kind: str) -> str:
+    """Return a picture as HTML, with the words that stand for it."""
     data = base64.b64encode(png).decode("ascii")
     return f'<img class="{kind}" src="data:image/png;base64,{data}" alt="{escape(text)}">'

@@ -16,7 +16,7 @@ from medeyes_monai.sampler import DrawnPath
 from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode, Fixation, Trajectory
 
-__all__ = ["contact_sheet"]
+__all__ = ["as_episode", "contact_sheet"]
 
 COLUMNS = 4
 INCHES = (3.4, 4.2)  # of one question
@@ -45,7 +45,7 @@ def contact_sheet(questions: Iterable[tuple[Case, Sequence[DrawnPath]]], path: P
         ax.spines[:].set_visible(False)
     for ax, (case, paths) in zip(axes, shown, strict=False):
         best = max(paths, key=lambda drawn: (drawn.fate == "kept", len(drawn.trajectory.boxes)))
-        ax.imshow(draw_overview(_episode(best.trajectory, case), case), origin="upper")
+        ax.imshow(draw_overview(as_episode(best.trajectory, case), case), origin="upper")
         ax.set_title(_filled(case.question, 2), fontsize=9, loc="left", parse_math=False)
         text = f"{_thoughts(best.trajectory)}\n{_verdict(best, case, paths)}"
         ax.set_xlabel(text, fontsize=7, loc="left", parse_math=False)
@@ -55,7 +55,7 @@ def contact_sheet(questions: Iterable[tuple[Case, Sequence[DrawnPath]]], path: P
     write_atomic(path, buffer.getvalue())
 
 
-def _episode(path: Trajectory, case: Case) -> Episode:
+def as_episode(path: Trajectory, case: Case) -> Episode:
     """Return a path as far as it is needed for a picture of it."""
     return Episode(
         case=case.key,

@@ -31,9 +31,11 @@ pre { margin: 0 0 0.4rem; padding: 0.5rem; background: var(--panel); border-radi
   white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.85rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 1rem; margin: 0.5rem 0; }
 dt { color: var(--soft); } dd { margin: 0; }
-img.attention { display: block; }
+img.attention, img.planes { display: block; }
+img.planes { background: #000000; border-radius: 4px; image-rendering: auto; }
 .verdict { font-weight: 700; margin: 0.5rem 0 0; }
 .right { color: var(--right); } .wrong { color: var(--wrong); }
+.filter { font-weight: 600; margin-right: 0.5rem; } input + label { margin: 0 0.9rem 0 0.25rem; }
 @media print { main { max-width: none; padding: 0; } .path { grid-template-columns: 1fr 1fr; }
   img.crop { max-width: 9rem; } h3 { break-after: avoid; } }
 """

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from medeyes_monai.errors import ProtocolError
-from medeyes_monai.policy import Policy
-from medeyes_monai.protocol import render_answer, render_fixation
+from medeyes_monai.policy import Policy, written_steps
+from medeyes_monai.protocol import render_answer
 from medeyes_monai.scenes import Case
+from medeyes_monai.tools import Tool
 from medeyes_monai.trajectory import Episode, Picture, Trajectory
 
 __all__ = ["write_episode"]
 
 
-def write_episode(trajectory: Trajectory, case: Case, policy: Policy, draw: int = 0) -> Episode:
+def write_episode(
+    trajectory: Trajectory, case: Case, policy: Policy, draw: int = 0, tools: Sequence[Tool] = ()
+) -> Episode:
     """Write an expert's path as the episode that the policy would have produced (method, section 3).
 
     Text, tokens and crops are those of a rollout: boxes are rounded to the frame in which the policy speaks,
@@ -24,6 +29,7 @@ def write_episode(trajectory: Trajectory, case: Case, policy: Policy, draw: int 
         case: The question.
         policy: Whose frame, tokens and pictures are used.
         draw: Number of the path within its question.
+        tools: Tools of the path's calls that change how later looks are shown.
 
     Returns:
         An episode of the ``expert`` stream: response mask True on each turn's tokens and its end,
@@ -34,24 +40,18 @@ def write_episode(trajectory: Trajectory, case: Case, policy: Policy, draw: int 
     """
     if trajectory.answer is None:
         raise ProtocolError(f"{case.key}: a path without an answer is not an episode; drop it or give it one")
-    scene, frame = case.scene, policy.frame(case.scene)
-    spoken = trajectory.scale(scene.shape, frame)
-    written = spoken.scale(frame, scene.shape)
-    turns = [render_fixation(look) for look in spoken.fixations]
-    turns.append(render_answer(trajectory.reasoning, trajectory.answer))
-    brought = [policy.feedback(scene.look(box)) for box in written.boxes]
-
+    written, steps = written_steps(trajectory, case, policy, tools)
+    answer = render_answer(trajectory.reasoning, trajectory.answer)
     prompt = policy.prompt(case)
     tokens, mask = list(prompt.token_ids), [False] * len(prompt.token_ids)
     pictures: list[Picture] = list(prompt.pictures)
-    for number, turn in enumerate(turns):
-        said = (*policy.encode(turn), policy.end_of_turn)
-        tokens += said
-        mask += [True] * len(said)
-        if number < len(brought):
-            tokens += brought[number].token_ids
-            mask += [False] * len(brought[number].token_ids)
-            pictures += brought[number].pictures
+    for step in steps:
+        tokens += (*step.said, *step.feedback.token_ids)
+        mask += [True] * len(step.said) + [False] * len(step.feedback.token_ids)
+        pictures += step.feedback.pictures
+    said = (*policy.encode(answer), policy.end_of_turn)
+    tokens += said
+    mask += [True] * len(said)
     return Episode(
         case=case.key,
         stream="expert",
@@ -60,6 +60,6 @@ def write_episode(trajectory: Trajectory, case: Case, policy: Policy, draw: int 
         response_mask=torch.tensor(mask, dtype=torch.bool),
         behaviour_logprobs=torch.zeros(len(tokens)),
         pictures=tuple(pictures),
-        turns=tuple(turns),
+        turns=(*(step.text for step in steps), answer),
         trajectory=written,
     )

@@ -9,6 +9,7 @@ from medeyes_monai.scenes.intensity import CT_TASKS
 from medeyes_monai.scenes.mirrored import mirror_box, mirror_case, mirror_scene, mirror_text
 from medeyes_monai.scenes.misplaced import OtherImageScene, RandomPlaceScene
 from medeyes_monai.scenes.sheet import Panel, Sheet
+from medeyes_monai.scenes.streamed import SlabSource, StreamedScene
 from medeyes_monai.scenes.volume import VolumeScene
 from medeyes_monai.scenes.wrapped import WrappedScene
 
@@ -27,6 +28,8 @@ __all__ = [
     "Scene",
     "Scoring",
     "Sheet",
+    "SlabSource",
+    "StreamedScene",
     "View",
     "VolumeScene",
     "WrappedScene",

@@ -6,12 +6,12 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from medeyes_monai.errors import ConfigError
+from medeyes_monai.errors import ConfigError, GeometryError
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes.sheet import PLANES, Panel, Plane, Sheet
 from medeyes_monai.transforms.array import fit_grid
 
-__all__ = ["contact_sheet", "look_sheet", "tiles_for"]
+__all__ = ["contact_sheet", "look_sheet", "plane_sheet", "tiles_for"]
 
 SQUARE_WEIGHT = 0.25
 """What an error in the log aspect of the whole sheet counts against one in the log area of a tile."""
@@ -114,6 +114,37 @@ def look_sheet(
     scale = min(tile[0] / max(x, y), tile[1] / max(y, z))
     panels = [_panel(cut, region, spacing_mm, scale, _tile(i, columns, tile)) for i, cut in enumerate(cuts)]
     return Sheet(_size(len(cuts), columns, tile), tuple(panels))
+
+
+def plane_sheet(shape: Sequence[int], spacing_mm: Sequence[float], box: Box, side: int) -> Sheet:
+    """Lay out the three whole views of a volume side by side, all at one scale, the tops aligned.
+
+    Args:
+        shape: Extent of the volume. Unit: voxels.
+        spacing_mm: Size of a voxel.
+        box: Which slices are drawn into a view, along the axis through it.
+        side: Longest side of a view. Unit: pixels.
+
+    Raises:
+        GeometryError: If the box is not inside the volume.
+
+    Example:
+        >>> sheet = plane_sheet((40, 30, 20), (1, 1, 1), Box((1, 2, 3), (2, 3, 4)), 80)
+        >>> sheet.size, [panel.place.corners for panel in sheet.panels]
+        ((220, 60), [(0, 0, 80, 60), (80, 0, 160, 40), (160, 0, 220, 40)])
+    """
+    if not box.is_inside(shape):
+        raise GeometryError(f"box {box.corners} is not inside a volume of {tuple(shape)} voxels")
+    extents = [n * mm for n, mm in zip(shape, spacing_mm, strict=True)]
+    scale = side / max(extents)
+    panels, left = [], 0
+    for plane, (across, down, through) in PLANES.items():
+        wide, high = (max(1, round(extents[axis] * scale)) for axis in (across, down))
+        start, stop = [0, 0, 0], [int(n) for n in shape]
+        start[through], stop[through] = box.start[through], box.stop[through]
+        panels.append(Panel(plane, Box((left, 0), (left + wide, high)), Box(tuple(start), tuple(stop))))
+        left += wide
+    return Sheet((left, max(panel.place.stop[1] for panel in panels)), tuple(panels))
 
 
 def _one_slice(region: Box, patch: int, max_pixels: int) -> Sheet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,11 +18,12 @@ from medeyes_monai.geometry import to_world as point_to_world
 from medeyes_monai.scenes.base import Finding, View
 from medeyes_monai.scenes.content import digest_of
 from medeyes_monai.scenes.intensity import Window, grey_of
-from medeyes_monai.scenes.layout import contact_sheet, look_sheet
+from medeyes_monai.scenes.layout import contact_sheet, look_sheet, plane_sheet
 from medeyes_monai.scenes.parts import part_key, part_of_findings, part_of_image
 from medeyes_monai.scenes.placing import carried, check_settings, placed, same_grid, turned
 from medeyes_monai.scenes.planes import Projection, draw
 from medeyes_monai.scenes.sheet import Sheet
+from medeyes_monai.trajectory import Picture
 from medeyes_monai.transforms.array import RegionCrop
 
 __all__ = ["VolumeScene"]
@@ -187,6 +188,27 @@ class VolumeScene:
         return other
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """What overview and looks were asked to be, by the names of the class's arguments."""
+        return self._views
+
+    def with_window(self, window: Window) -> VolumeScene:
+        """Return the same scene with other values shown as grey.
+
+        Args:
+            window: As of the class.
+
+        Raises:
+            ConfigError: If the window is unknown.
+        """
+        other = copy.copy(self)
+        other._views = self._views | {"window": window}
+        other._to_grey = grey_of(window, self._voxels, self._key)
+        for remembered in ("_overview", "content_digest"):
+            other.__dict__.pop(remembered, None)
+        return other
+
+    @property
     def sheet(self) -> Sheet:
         """Where the overview shows what, and the way from its pixels to voxels and back."""
         return self._sheet
@@ -220,6 +242,23 @@ class VolumeScene:
         """
         region = self._region(box)
         return look_sheet(region, box.clip(self.shape), self._spacing, **self._look_settings)
+
+    def planes(self, box: Box, side: int) -> tuple[Picture, Sheet]:
+        """Return the axial, coronal and sagittal view of a volume, whole and side by side.
+
+        Args:
+            box: What is projected, the brightest voxel along each line: of a box of one voxel, the three
+                planes through it; of the whole volume, all of it.
+            side: Longest side of a view. Unit: pixels.
+
+        Returns:
+            The picture, and where it shows what.
+
+        Raises:
+            GeometryError: If the box is not inside the volume.
+        """
+        sheet = plane_sheet(self.shape, self._spacing, box, side)
+        return draw(self._voxels, sheet, self._to_grey, "mip", labels=False), sheet
 
     def part(self, box: Box) -> VolumeScene:
         """Return a region as a scene of its own, whose overview shows it on a finer scale.

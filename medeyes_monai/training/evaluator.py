@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from monai.inferers import Inferer
 from monai.utils import CommonKeys
 from torch.utils.data import DataLoader, Dataset
 
-from medeyes_monai.metrics import Evaluation, evaluate
+from medeyes_monai.metrics import EpisodeFigures, Evaluation, evaluate
 from medeyes_monai.policy import Policy
 from medeyes_monai.scenes import BlankedScene, Case
 from medeyes_monai.training.experience import Reward
@@ -36,6 +36,8 @@ class EpisodeEvaluator(Evaluator):
         batch: Questions in an iteration.
         blank_looks: Show grey instead of pixels at every look, to see whether answers depend on them.
         gaze_families: Families whose looks count for the gaze figures; None for all.
+        metrics: Further metrics by name, such as ``GroundingMetric()``; at the end of a run their figures are
+            in ``engine.state.metrics`` as ``name/figure``.
         handlers: Ignite or MONAI handlers.
     """
 
@@ -49,6 +51,7 @@ class EpisodeEvaluator(Evaluator):
         batch: int = 64,
         blank_looks: bool = False,
         gaze_families: Sequence[str] | None = None,
+        metrics: Mapping[str, EpisodeFigures] | None = None,
         handlers: Sequence[Any] | None = None,
     ) -> None:
         """Set up the loader."""
@@ -60,6 +63,7 @@ class EpisodeEvaluator(Evaluator):
         )
         self.policy, self.inferer, self.reward = policy, inferer, reward
         self.blank_looks, self.gaze_families = blank_looks, gaze_families
+        self.metrics = dict(metrics or {})
         self.episodes: list[Episode] = []
         self.cases: list[Case] = []
         self._asked: set[str] = set()
@@ -76,6 +80,8 @@ class EpisodeEvaluator(Evaluator):
     def run(self, global_epoch: int = 1) -> None:
         """Ask every question once."""
         self.episodes, self.cases, self._asked = [], [], set()
+        for metric in self.metrics.values():
+            metric.reset()
         super().run(global_epoch)
 
     def _iteration(self, engine: Engine, batchdata: list[Case]) -> list[dict[str, Any]]:
@@ -95,6 +101,10 @@ class EpisodeEvaluator(Evaluator):
         self.cases += batchdata
         if self.reward is not None:
             engine.state.metrics = self.evaluation.scalars()
+        for metric in self.metrics.values():
+            metric(episodes, batchdata)
+        if engine.state.iteration == engine.state.epoch_length:
+            engine.state.metrics = {**engine.state.metrics, **self._figures()}
         return [
             {
                 CommonKeys.PRED: episode.trajectory.answer,
@@ -102,3 +112,11 @@ class EpisodeEvaluator(Evaluator):
             }
             for episode in episodes
         ]
+
+    def _figures(self) -> dict[str, float]:
+        """Return the figures of the further metrics."""
+        return {
+            f"{name}/{figure}": value
+            for name, metric in self.metrics.items()
+            for figure, value in metric.aggregate().scalars().items()
+        }

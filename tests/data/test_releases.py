@@ -14,6 +14,7 @@ from medeyes_monai.data.vqa_rad import VqaRad
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.io import read_image
 from medeyes_monai.metrics.scoring import answers_match
+from medeyes_monai.scenes import ImageScene, VolumeScene
 
 OFFICIAL = [
     ("vqa_rad", "vqa_rad_osf", {}),
@@ -26,7 +27,15 @@ OFFICIAL = [
     ("mmmu", "mmmu", {}),
     ("bccd", "bccd", {}),
     ("detection", "coco", {}),
+    ("deep_tumor_vqa", "deep_tumor_vqa", {}),
+    ("deep_tumor_vqa", "deep_tumor_vqa", {"form": "choice"}),
+    ("ct_questions", "ct_questions", {}),
 ]
+
+
+def scene_of(image, **more):
+    """A scene of a picture or of a volume."""
+    return VolumeScene(image, **more) if image.ndim == 4 else ImageScene(image, **more)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +64,7 @@ def test_every_item_can_be_looked_at_and_its_own_answer_is_right(prepared, name,
     splits = [file.stem for file in folder.glob("*.jsonl")]
     assert splits
     for split in splits:
-        cases = DatalistVQA(folder / f"{split}.jsonl", require_answers=False)
+        cases = DatalistVQA(folder / f"{split}.jsonl", require_answers=False, scene=scene_of)
         assert {type(item.metadata["names_a_side"]) for item in cases.items} == {bool}
         if (folder / "validation.jsonl").exists() or split != "train":  # else val is cut from train
             items = PreparedVQA(folder, split, require_answers=False).items

@@ -1,4 +1,4 @@
-"""Progressive focus as MONAI inferers: from questions about images to episodes."""
+"""The policy alone as a MONAI inferer: from questions about images to episodes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy import Policy
 from medeyes_monai.rollout import MAX_LOOKS, rollout
 from medeyes_monai.scenes import Case
+from medeyes_monai.tools import Tool, make_tools
 from medeyes_monai.trajectory import Episode
 
 __all__ = ["EpisodeInferer"]
@@ -25,9 +26,11 @@ class EpisodeInferer(Inferer):
         max_turn_tokens: Largest number of tokens in a turn.
         greedy: Take the likeliest token instead of drawing one.
         batch: Episodes that are written side by side; the result does not depend on it.
+        tools: What the policy may use beside looking, by name (:data:`~medeyes_monai.tools.TOOLS`) or as it
+            is; none in the paper's protocol.
 
     Raises:
-        ConfigError: If a limit leaves nothing to do.
+        ConfigError: If a limit leaves nothing to do, or there is no such tool.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class EpisodeInferer(Inferer):
         max_turn_tokens: int = 48,
         greedy: bool = True,
         batch: int = 128,
+        tools: Sequence[str | Tool] = (),
     ) -> None:
         """Remember the limits."""
         super().__init__()
@@ -47,6 +51,7 @@ class EpisodeInferer(Inferer):
             )
         self.draws, self.max_looks, self.max_turn_tokens = draws, max_looks, max_turn_tokens
         self.greedy, self.batch = greedy, batch
+        self.tools = make_tools(tools)
 
     def __call__(
         self,
@@ -76,5 +81,6 @@ class EpisodeInferer(Inferer):
                 max_looks=self.max_looks,
                 max_turn_tokens=self.max_turn_tokens,
                 greedy=self.greedy,
+                tools=self.tools,
             )
         return episodes

@@ -4,27 +4,26 @@ One turn is ``<reasoning>…</reasoning>`` and then either
 ``<action>{"name":"Gaze","coordinate":[x1,y1,x2,y2]}</action>`` or ``<answer>…</answer>``; in the full text
 every action is followed by :data:`FEEDBACK` (method, section 1). In reasoning and answers ``&``, ``<`` and
 ``>`` are written as ``&amp;``, ``&lt;`` and ``&gt;``. White space between the elements is ignored.
+
+Tools other than the gaze are read only where their forms are given, which the paper's protocol does not; the
+feedback to a tool's action is its reply as text, ``<feedback>…</feedback>``.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
-from medeyes_monai.errors import GeometryError, ProtocolError
 from medeyes_monai.geometry import Box
-from medeyes_monai.trajectory import Fixation, Trajectory
+from medeyes_monai.protocol.actions import GAZE, ToolForm, read_action, write_action
+from medeyes_monai.trajectory import Fixation, ToolCall, Trajectory
 
 __all__ = [
     "ACTION",
     "ANSWER",
     "DEFECTS",
     "FEEDBACK",
-    "GAZE",
-    "MAX_ACTION_CHARACTERS",
-    "MAX_COORDINATE",
     "REASONING",
     "TAGS",
     "Defect",
@@ -34,21 +33,19 @@ __all__ = [
     "parse_turn",
     "render",
     "render_answer",
+    "render_call",
     "render_fixation",
+    "render_step",
 ]
 
 REASONING = ("<reasoning>", "</reasoning>")
 ACTION = ("<action>", "</action>")
 ANSWER = ("<answer>", "</answer>")
 FEEDBACK = "<feedback><image></feedback>"
-"""What follows an action in the full text; the image is that of the box."""
-TAGS = (*REASONING, *ACTION, *ANSWER, "<feedback>", "</feedback>")
-GAZE = "Gaze"
-"""Name of the only action."""
-MAX_ACTION_CHARACTERS = 256
-"""Longest text between the tags of an action that is read as JSON; six coordinates need 106."""
-MAX_COORDINATE = 2**31 - 1
-"""Largest magnitude of a coordinate that is written or read."""
+"""What follows a gaze in the full text; the image is that of the box."""
+REPLY = ("<feedback>", "</feedback>")
+"""What encloses a tool's reply."""
+TAGS = (*REASONING, *ACTION, *ANSWER, *REPLY)
 
 Defect = Literal[
     "empty",
@@ -68,9 +65,10 @@ Defect = Literal[
 
 ``empty``: nothing but white space. ``missing_reasoning``: a turn opens with something else.
 ``unclosed_tag``: the text ends inside an element. ``unexpected_text``: neither an action nor an answer after
-the reasoning. ``bad_action``: not the JSON of a gaze at a region. ``wrong_axes``: a box with another number
-of axes than the frame or the boxes before it. ``box_outside``: a box not wholly inside the frame.
-``bad_answer``: a tag inside the answer. ``bad_feedback``: an action is not followed by :data:`FEEDBACK`.
+the reasoning. ``bad_action``: not the JSON of a gaze at a region, or of a tool that is on. ``wrong_axes``: a
+box with another number of axes than the frame or the boxes before it. ``box_outside``: a box not wholly
+inside the frame.
+``bad_answer``: a tag inside the answer. ``bad_feedback``: an action is not followed by its feedback.
 ``trailing_text``: something after the end. ``no_answer``: the text ends before an answer. ``too_long``: a
 turn was cut at its length limit (said by whoever cuts, never by this module).
 """
@@ -83,15 +81,17 @@ class Turn:
 
     Args:
         reasoning: Text before the action or answer; empty where there is none.
-        box: Region that is to be looked at, in the frame of the text; None unless the turn acts.
+        box: Region that is to be looked at, in the frame of the text; None unless the turn looks.
         answer: The answer; None unless the turn answers.
         defect: First reason why this is not exactly one turn, or None.
+        call: The tool that is to be used, its reply still empty; None unless the turn calls one.
     """
 
     reasoning: str = ""
     box: Box | None = None
     answer: str | None = None
     defect: Defect | None = None
+    call: ToolCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +108,14 @@ class Parsed:
 
 
 def render(trajectory: Trajectory) -> str:
-    """Write a trajectory as text (equation 1), each look followed by its feedback.
+    """Write a trajectory as text (equation 1), each look and each call of a tool followed by its feedback.
 
     Where the answer is None the text ends after the last feedback, or after the reasoning if there is any.
-    ``parse(render(trajectory)).trajectory == trajectory`` holds for every trajectory that can be written.
+    ``parse(render(trajectory)).trajectory == trajectory`` holds for every trajectory that can be written; for
+    one with calls, where ``parse`` is given the forms of its tools.
 
     Raises:
-        ProtocolError: If a coordinate is beyond :data:`MAX_COORDINATE`.
+        ProtocolError: If a coordinate is beyond ``MAX_COORDINATE``.
 
     Example:
         >>> text = render(Trajectory((Fixation("", Box((1, 2), (3, 4))),), "A < B", "yes"))
@@ -123,29 +124,46 @@ def render(trajectory: Trajectory) -> str:
         >>> text.split(FEEDBACK)[1]
         '<reasoning>A &lt; B</reasoning><answer>yes</answer>'
     """
-    looks = "".join(render_fixation(look) + FEEDBACK for look in trajectory.fixations)
+    steps = "".join(render_step(step) + _feedback(step) for step in trajectory.steps)
     if trajectory.answer is not None:
-        return looks + render_answer(trajectory.reasoning, trajectory.answer)
-    return looks + (_enclose(REASONING, _escape(trajectory.reasoning)) if trajectory.reasoning else "")
+        return steps + render_answer(trajectory.reasoning, trajectory.answer)
+    return steps + (_enclose(REASONING, _escape(trajectory.reasoning)) if trajectory.reasoning else "")
+
+
+def render_step(step: Fixation | ToolCall) -> str:
+    """Write the turn of a look or of a tool's call, without its feedback.
+
+    Raises:
+        ProtocolError: If a number is beyond ``MAX_COORDINATE``.
+    """
+    return render_fixation(step) if isinstance(step, Fixation) else render_call(step)
+
+
+def render_call(call: ToolCall) -> str:
+    """Write the turn that calls a tool, without its reply.
+
+    Raises:
+        ProtocolError: If a number is beyond ``MAX_COORDINATE``.
+
+    Example:
+        >>> render_call(ToolCall("Window", "Darker.", values=(("centre", 40), ("width", 80))))
+        '<reasoning>Darker.</reasoning><action>{"name":"Window","centre":40,"width":80}</action>'
+    """
+    action = write_action(call.name, call.box, call.values)
+    return _enclose(REASONING, _escape(call.reasoning)) + _enclose(ACTION, action)
 
 
 def render_fixation(fixation: Fixation) -> str:
     """Write the turn that makes one look, without its feedback.
 
     Raises:
-        ProtocolError: If a coordinate is beyond :data:`MAX_COORDINATE`.
+        ProtocolError: If a coordinate is beyond ``MAX_COORDINATE``.
 
     Example:
         >>> render_fixation(Fixation("", Box((0, 0, 5), (4, 4, 9))))
         '<reasoning></reasoning><action>{"name":"Gaze","coordinate":[0,0,5,4,4,9]}</action>'
     """
-    corners = fixation.box.corners
-    if max(map(abs, corners)) > MAX_COORDINATE:
-        raise ProtocolError(
-            f"coordinates up to {MAX_COORDINATE} can be written, this box has a larger one; "
-            "give the trajectory in the frame of an image (Trajectory.scale)"
-        )
-    action = json.dumps({"name": GAZE, "coordinate": corners}, separators=(",", ":"))
+    action = write_action(GAZE, fixation.box)
     return _enclose(REASONING, _escape(fixation.reasoning)) + _enclose(ACTION, action)
 
 
@@ -159,7 +177,7 @@ def render_answer(reasoning: str, answer: str) -> str:
     return _enclose(REASONING, _escape(reasoning)) + _enclose(ANSWER, _escape(answer))
 
 
-def parse_turn(text: str, frame: Sequence[int] | None = None) -> Turn:
+def parse_turn(text: str, frame: Sequence[int] | None = None, tools: Sequence[ToolForm] = ()) -> Turn:
     """Read one turn of a policy: reasoning and one action, or reasoning and one answer, and nothing more.
 
     Never raises, whatever the string; time is linear in its length.
@@ -167,6 +185,7 @@ def parse_turn(text: str, frame: Sequence[int] | None = None) -> Turn:
     Args:
         text: The turn, without end-of-turn tokens.
         frame: Extent of the frame in which boxes must lie, one per axis; None accepts every box.
+        tools: Forms of the tools that are on; none, the default, is the paper's protocol.
 
     Returns:
         What is readable before the first defect, and that defect.
@@ -177,13 +196,13 @@ def parse_turn(text: str, frame: Sequence[int] | None = None) -> Turn:
         >>> parse_turn('<reasoning/><answer>yes</answer>').defect
         'missing_reasoning'
     """
-    turn, end = _read_turn(text, 0, frame)
+    turn, end = _read_turn(text, 0, frame, tools)
     if turn.defect is None and _skip_space(text, end) < len(text):
-        return Turn(turn.reasoning, turn.box, turn.answer, "trailing_text")
+        return replace(turn, defect="trailing_text")
     return turn
 
 
-def parse(text: str, frame: Sequence[int] | None = None) -> Parsed:
+def parse(text: str, frame: Sequence[int] | None = None, tools: Sequence[ToolForm] = ()) -> Parsed:
     """Read a full text: looks, each with its feedback, and one answer at the end.
 
     Never raises, whatever the string; time is linear in its length.
@@ -191,6 +210,7 @@ def parse(text: str, frame: Sequence[int] | None = None) -> Parsed:
     Args:
         text: The whole episode.
         frame: Extent of the frame in which boxes must lie, one per axis; None accepts every box.
+        tools: Forms of the tools that are on; none, the default, is the paper's protocol.
 
     Returns:
         The path up to the first defect, and that defect.
@@ -201,28 +221,50 @@ def parse(text: str, frame: Sequence[int] | None = None) -> Parsed:
         ((Box(start=(1, 2), stop=(3, 4)),), 'box_outside')
     """
     looks: list[Fixation] = []
-    position = 0
+    calls: list[ToolCall] = []
+    axes, position = 0, 0
     while True:
-        turn, position = _read_turn(text, position, frame)
-        if turn.box is None:
+        turn, position = _read_turn(text, position, frame, tools)
+        if turn.box is None and turn.call is None:
             break
-        if looks and looks[0].box.ndim != turn.box.ndim:
-            return Parsed(Trajectory(tuple(looks), turn.reasoning), "wrong_axes")
-        looks.append(Fixation(turn.reasoning, turn.box))
-        position = _skip_space(text, position)
-        if not text.startswith(FEEDBACK, position):
+        box = turn.box if turn.call is None else turn.call.box
+        if box is not None and axes not in (0, box.ndim):
+            return Parsed(Trajectory(tuple(looks), turn.reasoning, calls=tuple(calls)), "wrong_axes")
+        axes = axes if box is None else box.ndim
+        reply, position = _read_feedback(text, position, turn)
+        if turn.box is not None:
+            looks.append(Fixation(turn.reasoning, turn.box))
+        elif turn.call is not None:
+            calls.append(replace(turn.call, reply=reply or "", after=len(looks)))
+        if reply is None:
             defect: Defect = "bad_feedback" if position < len(text) else "no_answer"
-            return Parsed(Trajectory(tuple(looks)), defect)
-        position += len(FEEDBACK)
-    trajectory = Trajectory(tuple(looks), turn.reasoning, turn.answer)
+            return Parsed(Trajectory(tuple(looks), calls=tuple(calls)), defect)
+    trajectory = Trajectory(tuple(looks), turn.reasoning, turn.answer, tuple(calls))
     if turn.defect is None and _skip_space(text, position) < len(text):
         return Parsed(trajectory, "trailing_text")
-    if turn.defect == "empty" and looks:
+    if turn.defect == "empty" and (looks or calls):
         return Parsed(trajectory, "no_answer")
     return Parsed(trajectory, turn.defect)
 
 
-def _read_turn(text: str, position: int, frame: Sequence[int] | None) -> tuple[Turn, int]:
+def _feedback(step: Fixation | ToolCall) -> str:
+    return FEEDBACK if isinstance(step, Fixation) else _enclose(REPLY, _escape(step.reply))
+
+
+def _read_feedback(text: str, position: int, turn: Turn) -> tuple[str | None, int]:
+    """Return a tool's reply, empty for a look, and where the feedback ends; None where there is none."""
+    position = _skip_space(text, position)
+    if turn.box is not None:
+        return ("", position + len(FEEDBACK)) if text.startswith(FEEDBACK, position) else (None, position)
+    if not text.startswith(REPLY[0], position):
+        return None, position
+    inner, end = _read_element(text, position, REPLY)
+    return (None, position) if inner is None or "<" in inner else (_unescape(inner), end)
+
+
+def _read_turn(
+    text: str, position: int, frame: Sequence[int] | None, tools: Sequence[ToolForm]
+) -> tuple[Turn, int]:
     """Return the turn that begins at a position, and where it ends."""
     position = _skip_space(text, position)
     if position == len(text):
@@ -238,7 +280,9 @@ def _read_turn(text: str, position: int, frame: Sequence[int] | None) -> tuple[T
             inner, position = _read_element(text, position, tags)
             if inner is None:
                 return Turn(reasoning, defect="unclosed_tag"), position
-            return (_acting if tags is ACTION else _answering)(reasoning, inner, frame), position
+            if tags is ACTION:
+                return _acting(reasoning, inner, frame, tools), position
+            return _answering(reasoning, inner), position
     return Turn(reasoning, defect="unexpected_text" if position < len(text) else "no_answer"), position
 
 
@@ -249,47 +293,25 @@ def _read_element(text: str, position: int, tags: tuple[str, str]) -> tuple[str 
     return (None, position) if stop < 0 else (text[start:stop], stop + len(tags[1]))
 
 
-def _acting(reasoning: str, inner: str, frame: Sequence[int] | None) -> Turn:
-    box = _read_box(inner)
-    if box is None:
+def _acting(reasoning: str, inner: str, frame: Sequence[int] | None, tools: Sequence[ToolForm]) -> Turn:
+    action = read_action(inner, tools)
+    if action is None:
         return Turn(reasoning, defect="bad_action")
-    if frame is not None and box.ndim != len(frame):
-        return Turn(reasoning, defect="wrong_axes")
-    if frame is not None and not box.is_inside(frame):
-        return Turn(reasoning, defect="box_outside")
-    return Turn(reasoning, box=box)
+    box = action.box
+    if frame is not None and box is not None:
+        if box.ndim != len(frame):
+            return Turn(reasoning, defect="wrong_axes")
+        if not box.is_inside(frame):
+            return Turn(reasoning, defect="box_outside")
+    if action.name == GAZE:
+        return Turn(reasoning, box=box)
+    return Turn(reasoning, call=ToolCall(action.name, reasoning, box, action.values))
 
 
-def _answering(reasoning: str, inner: str, frame: Sequence[int] | None) -> Turn:
+def _answering(reasoning: str, inner: str) -> Turn:
     if any(tag in inner for tag in TAGS):
         return Turn(reasoning, defect="bad_answer")
     return Turn(reasoning, answer=_unescape(inner))
-
-
-def _read_box(inner: str) -> Box | None:
-    """Return the region of an action's JSON, or None where it names none."""
-    if len(inner) > MAX_ACTION_CHARACTERS:
-        return None
-    try:
-        # An object becomes a tuple of pairs, so that a key given twice is seen and an array is no object.
-        pairs = json.loads(inner, object_pairs_hook=tuple)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(pairs, tuple) or sorted(key for key, _ in pairs) != ["coordinate", "name"]:
-        return None
-    action = dict(pairs)
-    corners = action["coordinate"]
-    if action["name"] != GAZE or not isinstance(corners, list) or not all(map(_is_coordinate, corners)):
-        return None
-    try:
-        return Box.from_corners(corners)
-    except GeometryError:
-        return None
-
-
-def _is_coordinate(value: Any) -> bool:
-    # NaN and Infinity, which Python's json reads, fail the comparison.
-    return type(value) in (int, float) and abs(value) <= MAX_COORDINATE
 
 
 def _skip_space(text: str, position: int) -> int:

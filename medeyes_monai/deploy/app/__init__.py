@@ -1,0 +1,1 @@
+"""The application for MONAI Deploy: the folder that ``monai-deploy package`` is given."""

@@ -1,0 +1,103 @@
+"""A bundle of this project as the model: its policy, its way of looking, its limits."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from medeyes_monai.errors import ConfigError
+from medeyes_monai.inferers import EpisodeInferer
+from medeyes_monai.io.configs import check_config
+from medeyes_monai.policy import Policy
+from medeyes_monai.scenes import Case, Scene, VolumeScene
+from medeyes_monai.trajectory import Episode
+
+__all__ = ["BundleModel", "find_bundle", "load_bundle"]
+
+INFERENCE = Path("configs", "inference.yaml")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BundleModel:
+    """What a bundle's inference is made of.
+
+    Args:
+        policy: Who looks and answers.
+        scene: Makes a scene of an image: ``scene(image, key=..., findings=())``.
+        inferer: Lets the policy look.
+        reads_volumes: Whether scenes are volumes; otherwise they are slices.
+    """
+
+    policy: Policy
+    scene: Callable[..., Scene]
+    inferer: EpisodeInferer
+    reads_volumes: bool
+
+    def ask(self, cases: Sequence[Case]) -> list[Episode]:
+        """Return one episode for each case."""
+        self.policy.train(False)
+        return self.inferer(cases, self.policy)
+
+
+def load_bundle(
+    bundle: str | os.PathLike[str],
+    *,
+    overlays: Sequence[str | os.PathLike[str]] = (),
+    **settings: Any,
+) -> BundleModel:
+    """Build policy, scene and inferer as ``inference.yaml`` of a bundle says.
+
+    Args:
+        bundle: Folder of the bundle.
+        overlays: Further configurations, later ones over earlier ones.
+        settings: Values by id, such as ``policy_path`` of a policy that was trained, ``device`` or
+            ``max_looks``.
+
+    Raises:
+        ConfigError: If the bundle has no inference, or a setting is wrong.
+        CheckpointError: If the policy's weights are missing or damaged.
+    """
+    root = Path(bundle)
+    file = root / INFERENCE
+    if not file.is_file():
+        raise ConfigError(f"{root} is no bundle of this project: it lacks {INFERENCE}")
+    values = {"bundle_root": str(root)} | settings
+    files = [Path(overlay) for overlay in overlays]
+    check_config(file, files, **values)
+    parser = ConfigParser()
+    parser.read_config([str(file), *map(str, files)])
+    parser.update(values)
+    scene = parser.get_parsed_content("scene")
+    return BundleModel(
+        policy=parser.get_parsed_content("policy"),
+        scene=scene,
+        inferer=parser.get_parsed_content("inferer"),
+        reads_volumes=_makes_volumes(scene),
+    )
+
+
+def find_bundle(path: str | os.PathLike[str]) -> Path:
+    """Return the bundle in a folder of models: the only one inside it, or else the folder itself.
+
+    The packager of MONAI Deploy puts a bundle beside copies of its own parts.
+
+    Raises:
+        ConfigError: If there is none, or there are several.
+    """
+    root = Path(path)
+    inside = sorted(root.iterdir()) if root.is_dir() else []
+    found = [folder for folder in inside if (folder / INFERENCE).is_file()] or [root]
+    if len(found) != 1 or not (found[0] / INFERENCE).is_file():
+        raise ConfigError(f"{root} has to be or to hold one bundle, a folder with {INFERENCE}")
+    return found[0]
+
+
+def _makes_volumes(scene: Any) -> bool:
+    made = getattr(scene, "func", scene)
+    return inspect.isclass(made) and issubclass(made, VolumeScene)

@@ -1,0 +1,210 @@
+"""A coarse pass over a volume: an expert scans one slab of slices after another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from medeyes_monai.errors import ConfigError
+from medeyes_monai.experts import Candidate, Expert, Verdict, checked
+from medeyes_monai.experts.native import moved
+from medeyes_monai.geometry import Box
+from medeyes_monai.navigator.state import is_same_place
+from medeyes_monai.navigator.tiles import in_whole
+from medeyes_monai.scenes import Scene
+from medeyes_monai.seeding import seed_of
+
+__all__ = ["KeepSlab", "SlabExpert", "joined", "slabs_of"]
+
+KeepSlab = Callable[[torch.Tensor, Sequence[int]], bool]
+"""Tells by the voxels of a slab ``(1, 1, X, Y, n)`` and its first voxel ``(x, y, z)`` whether it is scanned:
+``filter_fn`` of ``monai.inferers.SlidingWindowSplitter``, a slab being its patch."""
+
+SURROUNDINGS = 2.0
+"""Each side of a region is multiplied by this where it is read to be judged. Chosen."""
+COVERED = 0.5
+"""Two candidates of neighbouring slabs are cut from one thing where, seen along z, this share of the smaller
+lies on the larger. Chosen."""
+
+
+class SlabExpert:
+    """Lets an expert scan a volume slab by slab, and a picture as a whole; drills are the expert's own.
+
+    Slabs overlap, so that what is small is whole in one of them; what is larger is cut, and joined again
+    (:func:`joined`). With one slab in memory at a time, this is also how a study is searched that is larger
+    than memory. Scans are remembered, since a search scans again after each look.
+
+    **Confidence** is that of the expert in the slab; of what was joined, the largest.
+
+    Args:
+        expert: Who scans and drills.
+        slab_mm: Thickness of a slab. A volume that is not thicker is scanned as a whole.
+        overlap: Share of a slab that the next one repeats, in [0, 1).
+        filter_fn: Tells which slabs are scanned, by their voxels and place; None: all.
+        stop: Asked before each slab but the first; True leaves out the rest.
+
+    Raises:
+        ConfigError: If slabs have no thickness or overlap wholly.
+
+    Example:
+        >>> import numpy as np
+        >>> from medeyes_monai.experts import BlobExpert
+        >>> from medeyes_monai.scenes import VolumeScene
+        >>> image = np.zeros((1, 48, 48, 90), np.uint8)
+        >>> image[:, 20:28, 20:28, 70:78] = 255
+        >>> expert = SlabExpert(BlobExpert(min_extent=8), slab_mm=40)
+        >>> best = expert.scan(VolumeScene(image, key="a"), "where?")[0]
+        >>> best.box.contains((24, 24, 74))
+        True
+    """
+
+    def __init__(
+        self,
+        expert: Expert,
+        *,
+        slab_mm: float = 80.0,
+        overlap: float = 0.25,
+        filter_fn: KeepSlab | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Check the settings; see the class."""
+        if not slab_mm > 0 or not 0 <= overlap < 1:
+            raise ConfigError(
+                f"a slab is thicker than 0 mm and overlaps by a share in [0, 1), got {slab_mm} and {overlap}"
+            )
+        self.expert, self.slab_mm, self.overlap = expert, slab_mm, overlap
+        self.filter_fn, self.stop = filter_fn, stop
+        self.reads_key = bool(getattr(expert, "reads_key", False))
+        self.axes = getattr(expert, "axes", (2, 3))
+        self._scans: dict[tuple[int, str], tuple[Scene, tuple[Candidate, ...]]] = {}
+
+    @property
+    def name(self) -> str:
+        """``slabs-`` and a digest of the expert's name and the settings."""
+        return f"slabs-{seed_of(self.expert.name, repr(self.slab_mm), repr(self.overlap)):016x}"
+
+    def scan(self, scene: Scene, query: str) -> tuple[Candidate, ...]:
+        """Return what the expert proposes in the slabs that are kept, best first.
+
+        Raises:
+            ConfigError: If a volume has no method ``part``.
+            ExpertError: If the expert breaks its contract.
+        """
+        asked = (id(scene), query)
+        if asked not in self._scans:
+            self._scans[asked] = (scene, self._scan(scene, query))  # the scene is kept, and so is its id
+        return self._scans[asked][1]
+
+    def drill(self, scene: Scene, box: Box, query: str) -> Verdict:
+        """Judge one region as the expert does; of a volume that is not in memory, on the part around it."""
+        if hasattr(scene, "image") or not hasattr(scene, "part"):
+            return checked.drill(self.expert, scene, box, query)
+        around = box.expand(scene.shape, factor=SURROUNDINGS)
+        there = moved(box, tuple(-a for a in around.start))
+        return checked.drill(self.expert, scene.part(around), there, query)
+
+    def _scan(self, scene: Scene, query: str) -> tuple[Candidate, ...]:
+        if len(scene.shape) == 2:
+            return checked.scan(self.expert, scene, query)
+        slabs = slabs_of(scene.shape, _slice_mm(scene), self.slab_mm, self.overlap)
+        found: list[tuple[Box, Candidate]] = []
+        for number, slab in enumerate(slabs):
+            if number and self.stop():
+                break
+            part = scene if len(slabs) == 1 else _part(scene, slab)
+            if self._is_kept(part, slab):
+                scanned = checked.scan(self.expert, part, query)
+                found += [(slab, replace(one, box=in_whole(one.box, slab))) for one in scanned]
+        return joined(found)
+
+    def _is_kept(self, part: Scene, slab: Box) -> bool:
+        if self.filter_fn is None:
+            return True
+        image: torch.Tensor = part.image.as_tensor()  # type: ignore[attr-defined]  # of parts of volumes
+        return bool(self.filter_fn(image[None], slab.start))
+
+
+def slabs_of(shape: Sequence[int], slice_mm: float, slab_mm: float, overlap: float) -> tuple[Box, ...]:
+    """Return slabs of equal thickness that cover a volume from the first slice to the last.
+
+    Args:
+        shape: Extent of the volume. Unit: voxels.
+        slice_mm: Distance of two slices.
+        slab_mm: Wanted thickness, rounded to slices; at least one, and at most all of them.
+        overlap: Share of a slab that the next one repeats; rounded, and more where they would not come out.
+
+    Example:
+        >>> [(slab.start[2], slab.stop[2]) for slab in slabs_of((9, 9, 100), 1.0, 40.0, 0.25)]
+        [(0, 40), (30, 70), (60, 100)]
+    """
+    x, y, slices = (int(n) for n in shape)
+    thick = min(slices, max(1, round(slab_mm / slice_mm)))
+    step = max(1, thick - round(thick * overlap))
+    starts = [*range(0, slices - thick, step), slices - thick]
+    return tuple(Box((0, 0, start), (x, y, start + thick)) for start in starts)
+
+
+def joined(found: Sequence[tuple[Box, Candidate]]) -> tuple[Candidate, ...]:
+    """Return the candidates of all slabs, best first: of one place the best, and of one thing the whole.
+
+    Two candidates of overlapping slabs are cut from one thing where each reaches into the slices that both
+    slabs have, they touch there, and lie on each other seen along z. The whole is the box about both,
+    without a mask. Two things that lie so are taken for one.
+
+    Args:
+        found: Slab and candidate, both in voxels of the volume.
+
+    Example:
+        >>> slabs = Box((0, 0, 0), (9, 9, 20)), Box((0, 0, 15), (9, 9, 35))
+        >>> cut = Candidate(Box((2, 2, 8), (6, 6, 20)), 0.5), Candidate(Box((2, 2, 15), (6, 6, 31)), 0.4)
+        >>> [(c.box.corners, c.confidence) for c in joined(list(zip(slabs, cut)))]
+        [((2, 2, 8, 6, 6, 31), 0.5)]
+    """
+    groups: list[list[tuple[Box, Candidate]]] = []
+    for slab, candidate in sorted(found, key=lambda one: one[0].start):
+        belongs = [group for group in groups if any(_is_cut(slab, candidate, *one) for one in group)]
+        groups = [group for group in groups if group not in belongs]
+        groups.append([*(one for group in belongs for one in group), (slab, candidate)])
+    wholes = sorted((_whole(group) for group in groups), key=lambda c: (-c.confidence, c.box.corners))
+    kept: list[Candidate] = []
+    for candidate in wholes:
+        if not is_same_place(candidate.box, [other.box for other in kept]):
+            kept.append(candidate)
+    return tuple(kept)
+
+
+def _is_cut(slab: Box, one: Candidate, other_slab: Box, other: Candidate) -> bool:
+    """Tell whether two candidates are cut from one thing, by the slabs that they were found in."""
+    shared = slab.intersection(other_slab)
+    both = one.box.intersection(other.box)
+    if slab == other_slab or shared is None or both is None or both.intersection(shared) is None:
+        return False
+    smaller = min(a.box.extent[0] * a.box.extent[1] for a in (one, other))
+    return both.extent[0] * both.extent[1] >= COVERED * smaller
+
+
+def _whole(group: Sequence[tuple[Box, Candidate]]) -> Candidate:
+    candidates = [candidate for _, candidate in group]
+    best = max(candidates, key=lambda c: c.confidence)
+    boxes = [candidate.box for candidate in candidates]
+    if all(box == best.box for box in boxes):
+        return best
+    start = tuple(min(corner) for corner in zip(*(box.start for box in boxes), strict=True))
+    stop = tuple(max(corner) for corner in zip(*(box.stop for box in boxes), strict=True))
+    return replace(best, box=Box(start, stop), mask=None)
+
+
+def _part(scene: Scene, slab: Box) -> Scene:
+    if not hasattr(scene, "part"):
+        raise ConfigError(f"{type(scene).__name__} has no parts, which are scanned; take a VolumeScene")
+    part: Scene = scene.part(slab)
+    return part
+
+
+def _slice_mm(scene: Scene) -> float:
+    """Return the distance of two slices: how far the far face of a voxel column one slice high moves."""
+    lower, upper = (scene.to_world(Box((0, 0, 0), (1, 1, height)))[1] for height in (1, 2))
+    return math.dist(lower, upper)

@@ -1,0 +1,238 @@
+"""Tools beyond the gaze: off unless asked for, written and read without loss, and right in millimetres."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.data import MetaTensor
+from policies import LookingPolicy, phantom_cases
+from test_protocol import boxes, strings
+
+from medeyes_monai.errors import ConfigError, GeometryError, ProtocolError
+from medeyes_monai.geometry import Box
+from medeyes_monai.inferers import EpisodeInferer
+from medeyes_monai.protocol import MAX_COORDINATE, ToolForm, parse, parse_turn, render, render_call
+from medeyes_monai.rewards.grammar import grammar
+from medeyes_monai.rollout import rollout
+from medeyes_monai.sampler import write_episode
+from medeyes_monai.scenes import Case, ImageScene, VolumeScene
+from medeyes_monai.tools import TOOLS, Measure, Window, centre_object, make_tools, measure
+from medeyes_monai.trajectory import Fixation, ToolCall, Trajectory
+
+FORMS = [tool.form for tool in make_tools(list(TOOLS))]
+SHADE = '<reasoning>r</reasoning><action>{"name":"Window","centre":40,"width":80}</action>'
+numbers = st.floats(-MAX_COORDINATE, MAX_COORDINATE) | st.integers(-MAX_COORDINATE, MAX_COORDINATE)
+
+
+@st.composite
+def paths_with_calls(draw):
+    ndim = draw(st.sampled_from([2, 3]))
+    looks = draw(st.lists(st.builds(Fixation, strings, boxes(ndim)), max_size=3))
+    measured = st.builds(ToolCall, st.just("Measure"), strings, boxes(ndim), reply=strings)
+    values = st.tuples(st.tuples(st.just("centre"), numbers), st.tuples(st.just("width"), numbers))
+    shaded = st.builds(ToolCall, st.just("Window"), strings, values=values, reply=strings)
+    calls = draw(st.lists(measured | shaded, max_size=3))
+    places = sorted(draw(st.lists(st.integers(0, len(looks)), min_size=len(calls), max_size=len(calls))))
+    placed = tuple(replace(call, after=after) for call, after in zip(calls, places, strict=True))
+    return Trajectory(tuple(looks), draw(strings), draw(st.none() | strings), placed)
+
+
+@given(paths_with_calls())
+@settings(max_examples=60, deadline=None)
+def test_roundtrip_of_any_path_with_calls_is_exact(path):
+    parsed = parse(render(path), tools=FORMS)
+    assert parsed.trajectory == path
+    if path.answer is not None:
+        assert parsed.defect is None
+    if path.calls:
+        assert parse(render(path)).defect is not None  # with the tools off, a call is no action
+    for call in path.calls:
+        assert parse_turn(render_call(call), tools=FORMS).call == replace(call, reply="", after=0)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        '{"name":"Window","centre":40}',
+        '{"name":"Window","centre":40,"width":80,"coordinate":[1,2,3,4]}',
+        '{"name":"Window","centre":"40","width":80}',
+        '{"name":"Window","centre":NaN,"width":80}',
+        '{"name":"Window","centre":true,"width":80}',
+        '{"name":"Window","centre":1e10,"width":80}',
+        '{"name":"Measure"}',
+        '{"name":"Measure","coordinate":[4,2,3,1]}',
+        '{"name":"Ruler","coordinate":[1,2,3,4]}',
+        '{"name":["Measure"],"coordinate":[1,2,3,4]}',
+        "[]",
+        "7",
+    ],
+)
+def test_what_is_not_a_tools_form_is_no_action(action):
+    turn = parse_turn(f"<reasoning>r</reasoning><action>{action}</action>", tools=FORMS)
+    assert (turn.defect, turn.call, turn.box) == ("bad_action", None, None)
+
+
+def test_a_box_to_be_measured_lies_inside_the_frame_and_has_its_axes():
+    measured = '<reasoning>r</reasoning><action>{"name":"Measure","coordinate":[1,2,9,4]}</action>'
+    assert parse_turn(measured, (8, 8), FORMS).defect == "box_outside"
+    assert parse_turn(measured, (9, 9, 9), FORMS).defect == "wrong_axes"
+    assert parse_turn(measured, (9, 9), FORMS).call == ToolCall("Measure", "r", Box((1, 2), (9, 4)))
+    mixed = render(Trajectory((Fixation("", Box((0, 0, 0), (1, 1, 1))),)))
+    assert parse(mixed + measured + "<feedback></feedback>", tools=FORMS).defect == "wrong_axes"
+
+
+@pytest.mark.parametrize("after", ["", "<feedback>", "<feedback><image></feedback>", "<answer>x</answer>"])
+def test_a_call_is_followed_by_its_reply(after):
+    parsed = parse(SHADE + after, tools=FORMS)
+    assert parsed.defect == ("bad_feedback" if after else "no_answer")
+    assert len(parsed.trajectory.calls) == 1
+
+
+def test_names_numbers_and_order_that_cannot_be_written_are_refused():
+    with pytest.raises(ProtocolError, match="identifiers"):
+        ToolCall("a</action>")
+    with pytest.raises(ProtocolError, match="can be written"):
+        render_call(ToolCall("Window", values=(("centre", float("nan")), ("width", 1))))
+    with pytest.raises(GeometryError, match="in the order"):
+        Trajectory(calls=(ToolCall("Window", after=1),))
+    with pytest.raises(ConfigError, match="names of their own"):
+        ToolForm("a", numbers=("name",))
+    with pytest.raises(ConfigError, match="unknown tool 'Ruler'; choose from Measure, Window"):
+        EpisodeInferer(tools=["Ruler"])
+    with pytest.raises(ConfigError, match="a name of its own"):
+        make_tools(["Window", Window()])
+
+
+SPACINGS = [(0.7, 0.7, 1.5), (0.5, 0.9, 3.0), (1.0, 1.0, 1.0)]
+
+
+def ellipsoid(spacing, radii=(9.0, 7.0, 12.0), shape_mm=(60, 60, 60), seed=0):
+    """A noisy volume with a soft ellipsoid, radii in millimetres, about the middle."""
+    shape = tuple(round(mm / step) for mm, step in zip(shape_mm, spacing, strict=True))
+    grid = [
+        (np.arange(n) + 0.5) * step - mm / 2 for n, step, mm in zip(shape, spacing, shape_mm, strict=True)
+    ]
+    x, y, z = np.meshgrid(*grid, indexing="ij")
+    inside = (x / radii[0]) ** 2 + (y / radii[1]) ** 2 + (z / radii[2]) ** 2 <= 1
+    noise = np.random.default_rng(seed).normal(0, 10, shape)
+    image = np.where(inside, 60, -80) + noise
+    volume = MetaTensor(image[None].astype(np.float32), affine=torch.diag(torch.tensor([*spacing, 1.0])))
+    return VolumeScene(volume, key="a"), inside
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_lengths_and_volumes_of_a_phantom_are_true_to_a_voxel(spacing):
+    scene, _ = ellipsoid(spacing)
+    box = Box.whole(scene.shape).expand(scene.shape, factor=0.55)
+    found = measure(scene, box, centre_object(scene, box))
+    for side, radius, step in zip(found.sides, (9.0, 7.0, 12.0), spacing, strict=True):
+        assert abs(side - 2 * radius) <= step
+    truth = 4 / 3 * np.pi * 9 * 7 * 12 / 1000
+    assert abs(found.volume_ml - truth) / truth < 0.1
+    assert abs(found.mean - 60) < 2
+    assert 8 < found.sd < 12
+    whole = measure(scene, box)
+    assert whole.sides == pytest.approx([n * step for n, step in zip(box.extent, spacing, strict=True)])
+    assert whole.diagonal == pytest.approx(np.linalg.norm(whole.sides))
+    assert whole.volume_ml is None
+
+
+def test_where_nothing_stands_out_only_the_region_is_measured():
+    scene = VolumeScene(np.full((1, 20, 20, 20), 7, np.int16), key="a")
+    call = ToolCall("Measure", box=Box((0, 0, 0), (4, 4, 4)))
+    assert Measure().use(call, scene).reply == "box 4.0 x 4.0 x 4.0 mm, diagonal 6.9 mm, mean 7, SD 0"
+    plain = ImageScene(np.zeros((1, 90, 90), np.uint8), key="a")
+    reply = Measure(outline=None).use(ToolCall("Measure", box=Box((0, 0), (30, 40))), plain).reply
+    assert reply == "box 30.0 x 40.0 px, diagonal 50.0 px, mean 0, SD 0"
+    with pytest.raises(GeometryError, match="inside a scene"):
+        measure(scene, Box((0, 0, 0), (4, 4, 40)))
+    with pytest.raises(GeometryError, match="something in it"):
+        measure(scene, Box((0, 0, 0), (4, 4, 4)), np.zeros((4, 4, 4), bool))
+
+
+def test_a_window_changes_what_is_shown_and_not_what_is_there():
+    scene, _ = ellipsoid((1.0, 1.0, 1.0))
+    outcome = Window().use(ToolCall("Window", values=(("centre", 60), ("width", 40))), scene)
+    assert outcome.reply == "centre 60, width 40"
+    assert torch.equal(outcome.scene.image, scene.image)
+    fresh = VolumeScene(scene.image, key="a", window=(60.0, 40.0))
+    box = Box((20, 20, 20), (40, 40, 40))
+    assert np.array_equal(outcome.scene.look(box).pixels, fresh.look(box).pixels)
+    assert np.array_equal(outcome.scene.overview().pixels, fresh.overview().pixels)
+    assert outcome.scene.content_digest != scene.content_digest
+    narrow = Window().use(ToolCall("Window", values=(("centre", 60), ("width", 0))), scene)
+    assert narrow == ("the width of a window is above 0", scene)
+
+
+class Handy(LookingPolicy):
+    """Measures, then looks, then changes the window, then answers; whatever its tokens are."""
+
+    def decode(self, token_ids):
+        turns = getattr(self, "turns_said", 0)
+        self.turns_said = turns + 1
+        box = "[2,2,2,12,14,10]"
+        return (
+            f'<reasoning>a</reasoning><action>{{"name":"Measure","coordinate":{box}}}</action>',
+            f'<reasoning>b</reasoning><action>{{"name":"Gaze","coordinate":{box}}}</action>',
+            '<reasoning>c</reasoning><action>{"name":"Window","centre":60,"width":40}</action>',
+            f'<reasoning>d</reasoning><action>{{"name":"Gaze","coordinate":{box}}}</action>',
+            "<reasoning>e</reasoning><answer>yes</answer>",
+        )[turns % 5]
+
+
+def test_a_policy_uses_tools_where_they_are_on_and_breaks_off_where_they_are_not(checkpoints):
+    policy = Handy(checkpoints["qwen3_vl"])
+    scene, _ = ellipsoid((1.0, 1.0, 1.0))
+    case = Case("q", scene, "How large?")
+    tools = make_tools(["Measure", "Window"])
+    (episode,) = rollout(policy, [case], draws=1, max_turn_tokens=4, greedy=True, tools=tools)
+    path = episode.trajectory
+    assert (episode.defect, path.answer, len(path.boxes)) == (None, "yes", 2)
+    assert [(call.name, call.after) for call in path.calls] == [("Measure", 0), ("Window", 1)]
+    box = path.boxes[0]
+    assert path.calls[0].box == box
+    assert path.calls[0].reply == Measure().use(path.calls[0], scene).reply
+    first, last = episode.pictures[1:]
+    assert np.array_equal(first, scene.look(box).pixels)
+    assert np.array_equal(last, scene.with_window((60.0, 40.0)).look(box).pixels)
+    assert grammar(episode, case) == 1
+    assert policy.reply(path.calls[0].reply).token_ids[1:-1]
+    said = tuple(episode.token_ids.tolist())
+    reply = policy.encode(path.calls[0].reply)
+    assert any(said[i : i + len(reply)] == reply for i in range(len(said)))
+
+    policy.turns_said = 0
+    (paper,) = rollout(policy, [case], draws=1, max_turn_tokens=4, greedy=True)
+    assert (paper.defect, paper.trajectory.calls) == ("bad_action", ())
+
+
+def test_an_experts_path_with_calls_is_written_as_a_rollout_has_it(checkpoints):
+    policy = Handy(checkpoints["qwen3_vl"])
+    scene, _ = ellipsoid((1.0, 1.0, 1.0))
+    case, tools = Case("q", scene, "How large?"), make_tools(["Measure", "Window"])
+    (drawn,) = rollout(policy, [case], draws=1, max_turn_tokens=4, greedy=True, tools=tools)
+    written = write_episode(drawn.trajectory, case, policy, tools=tools)
+    assert written.trajectory == drawn.trajectory
+    assert all(np.array_equal(a, b) for a, b in zip(written.pictures, drawn.pictures, strict=True))
+    assert len(written.turns) == len(drawn.turns) == 5
+    feedback = [policy.reply(call.reply).token_ids for call in drawn.trajectory.calls]
+    for episode in (written, drawn):
+        unsaid = episode.token_ids[~episode.response_mask].tolist()
+        assert all(set(ids) <= set(unsaid) for ids in feedback)
+    assert parse(render(written.trajectory), tools=FORMS).trajectory == written.trajectory
+
+
+def test_calls_have_a_limit_of_their_own(checkpoints):
+    class Measuring(LookingPolicy):
+        def decode(self, token_ids):
+            return '<reasoning>a</reasoning><action>{"name":"Measure","coordinate":[2,2,40,40]}</action>'
+
+    policy = Measuring(checkpoints["qwen3_vl"])
+    (case,) = phantom_cases(policy, 1)
+    (episode,) = rollout(
+        policy, [case], draws=1, max_turn_tokens=4, greedy=True, tools=make_tools(["Measure"])
+    )
+    assert (episode.defect, len(episode.trajectory.calls)) == ("no_answer", 4)

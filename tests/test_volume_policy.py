@@ -1,0 +1,103 @@
+"""The policy for volumes: its script begins with what is known, and teaches what the benchmark asks."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from medeyes_monai.data.phantom3d import PhantomVQA3D, phantom_scene
+from medeyes_monai.data.phantom3d_words import LOOK_FAMILIES_3D, PhantomReader3D
+from medeyes_monai.metrics.scoring import answers_match
+from medeyes_monai.policy import HuggingFacePolicy
+from medeyes_monai.policy.tiny import make_tiny_checkpoint
+from medeyes_monai.rollout import rollout
+from medeyes_monai.sampler import write_episode
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def builder():
+    """The program that builds the policy, loaded without running it."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    spec = importlib.util.spec_from_file_location(
+        "build_volume_policy", ROOT / "scripts" / "build_volume_policy.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    sys.path.remove(str(ROOT / "scripts"))
+
+
+@pytest.fixture(scope="module")
+def policy(builder, tmp_path_factory):
+    """A random policy whose tokenizer knows the benchmark's words."""
+    folder = tmp_path_factory.mktemp("volume") / "policy"
+    make_tiny_checkpoint(folder, corpus=builder.corpus())
+    return HuggingFacePolicy(folder, freeze_vision=False)
+
+
+def test_the_configuration_shows_volumes_as_the_benchmark_does_by_default():
+    given = ConfigParser.load_config_file(ROOT / "configs" / "volume.yaml")
+    assert {key: given["scene"][key] for key in phantom_scene.keywords} == {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in phantom_scene.keywords.items()
+    }
+    assert given["gaze_families"] == list(LOOK_FAMILIES_3D)
+
+
+def test_scans_that_are_taught_are_right_wherever_what_was_seen_gives_an_answer(builder):
+    data, hits = PhantomVQA3D("train", size=9, families=builder.FAMILIES), []
+    for case in (data[i] for i in range(len(data))):
+        centres = [finding.box.centre for finding in case.scene.findings if finding.subtle]
+        for draw in range(3):
+            path = builder.random_stop_path(case, draw, 0)
+            thoughts = [*(look.reasoning for look in path.fixations), path.reasoning][1:]
+            seen = [thought.partition(";")[0] for thought in thoughts]
+            if PhantomReader3D().read(case.question, seen, ()).decisive:
+                assert answers_match(path.answer, case)
+            hits += [any(box.contains(centre) for centre in centres) for box in path.boxes]
+    assert np.mean(hits) > 0.9  # the others are off by more than half a region
+
+
+def test_a_box_of_six_numbers_survives_being_written_in_the_policys_frame(builder, policy):
+    case = PhantomVQA3D("train", size=1, families=["presence"])[0]
+    path = builder.random_stop_path(case, 1, 0)
+    episode = write_episode(path, case, policy)
+    assert episode.trajectory.boxes
+    for wanted, written in zip(path.boxes, episode.trajectory.boxes, strict=True):
+        assert written.is_inside(case.scene.shape)
+        assert np.abs(np.subtract(wanted.corners, written.corners)).max() <= 2  # half a pixel of the cell
+    assert len(episode.pictures) == 1 + len(path.boxes)
+    assert [len(policy.encode(word)) for word in ("upper", " liver", " spiculated")] == [1, 1, 1]
+
+
+def test_the_rollout_draws_episodes_about_volumes_with_the_same_code(policy):
+    case = PhantomVQA3D("train", size=1)[0]
+    episodes = rollout(policy, [case], draws=2, max_looks=1, max_turn_tokens=6)
+    assert [episode.defect is not None for episode in episodes] == [True, True]  # random words
+    assert policy.score(episodes).logprobs.shape[0] == 2
+
+
+def test_the_policy_begins_with_the_weights_and_the_words_of_the_one_for_pictures(builder, policy):
+    builder.begin_with(policy, builder.TINY)
+    known = HuggingFacePolicy(builder.TINY)
+    for name, weight in known.core.model.visual.named_parameters():
+        assert torch.equal(weight, dict(policy.core.model.visual.named_parameters())[name])
+    for word in ("solid", " large", "<answer>"):
+        (ours,), (theirs,) = policy.encode(word), known.encode(word)
+        tables = policy.core.get_input_embeddings().weight, known.core.get_input_embeddings().weight
+        assert torch.equal(tables[0][ours], tables[1][theirs])
+
+
+def test_what_is_told_in_words_is_taught_only_where_it_gives_an_answer(builder, policy):
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        episode = builder.told_episode(policy, rng)
+        text = policy.decode(episode.token_ids.tolist())
+        assert ("None" in text) == (not episode.response_mask[-1])
