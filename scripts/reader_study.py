@@ -6,9 +6,10 @@
 ``make`` takes the images from the data of the evaluation: give it the same --config and --set. It writes
 ``questionnaires/reader-1.html`` and so on, one file for each reader, and ``organiser/key.json``, which tells
 the right answers and must not reach readers. Pictures may show what is burnt into them: look through a
-questionnaire before it is handed out. Readers open their file in a browser and send back the file that it
-saves. ``analyse`` needs the extra ``reader`` and writes ``results.md``, ``results.json`` and ``results.png``.
-Configurations of MONAI can run code: use only those that you trust.
+questionnaire before it is handed out. Where questions are about sides, say with --sides which one is which.
+Readers open their file in a browser and send back the file that it saves. ``analyse`` needs the extra
+``reader`` and writes ``results.md``, ``results.json`` and ``results.png``. Configurations of MONAI can run
+code: use only those that you trust.
 """
 
 from __future__ import annotations
@@ -66,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--readers", type=int, default=4, help="number of readers; even, for a full crossover")
     make.add_argument("--cases", type=int, default=40, help="questions for each reader")
     make.add_argument("--seed", type=int, default=0, help="of choice, conditions and orders")
+    make.add_argument(
+        "--sides",
+        default="",
+        metavar="TEXT",
+        help='shown under each picture, such as "The patient\'s right is on the left of the picture."',
+    )
     make.add_argument("--balanced", action="store_true", help="as many right as wrong answers")
     make.set_defaults(run=_make)
     study = verbs.add_parser("analyse", help="analyse the answers of readers")
@@ -82,7 +89,9 @@ def _make(asked: argparse.Namespace) -> None:
     if key_file.exists():
         raise ConfigError(f"{key_file} exists; a key is not overwritten, give another folder")
     predictions = read_predictions(asked.predictions)
-    items, passed = choose_items(predictions, _data(asked), asked.cases, asked.seed, balanced=asked.balanced)
+    items, passed = choose_items(
+        predictions, _data(asked), asked.cases, asked.seed, balanced=asked.balanced, sides=asked.sides
+    )
     key = design_study(items, asked.readers, asked.seed)
     key_file.parent.mkdir(parents=True, exist_ok=True)
     write_key(key, key_file)

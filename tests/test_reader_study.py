@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from reader_studies import HOSTILE, answer_rows, make_case, make_items, make_key, make_path, write_answers
 
 from medeyes_monai.data.phantom import PhantomVQA
 from medeyes_monai.errors import ConfigError
+from medeyes_monai.evaluation.journal import Journal
+from medeyes_monai.evaluation.records import Answered, record_of
 from medeyes_monai.geometry import Box
 from medeyes_monai.reports.reader_study import (
     RatedCase,
@@ -34,7 +37,7 @@ from medeyes_monai.reports.reader_study import (
 )
 from medeyes_monai.reports.reader_study.predictions import Prediction
 from medeyes_monai.scenes import Case, Finding, ImageScene, VolumeScene
-from medeyes_monai.trajectory import Fixation, Trajectory
+from medeyes_monai.trajectory import Episode, Fixation, Trajectory
 
 ROOT = Path(__file__).resolve().parents[1]
 VOID = {"meta", "img", "br", "input"}
@@ -176,6 +179,8 @@ def test_looks_show_what_the_model_saw_and_a_volume_says_how_it_is_turned():
     assert shown.marked is None
     assert "patient's right is on the left" in shown.convention
     assert item.convention == ""
+    told = study_item(case, make_path(), sides="R < L")
+    assert "R &lt; L</p>" in questionnaire(design_study([told, shown], 1, 0), "reader-1", [told, shown])
 
 
 @pytest.mark.parametrize(
@@ -383,6 +388,16 @@ def test_predictions_are_read_with_the_images_of_their_data(tmp_path):
         choose_items(found, cases[::-1], 5, 0)
     with pytest.raises(ConfigError, match="not among the 1 questions"):
         choose_items(found[1:], cases[:1], 5, 0)
+
+
+def test_what_an_evaluation_writes_is_what_a_study_reads(tmp_path):
+    case, path, nothing = make_case(), make_path(looks=2), torch.zeros(0)
+    tokens = (nothing.long(), nothing.bool(), nothing)
+    episode = Episode(case.key, "policy", 0, *tokens, (), ("one", "two", "three"), path)
+    writer = Journal(tmp_path / "predictions.jsonl", {"condition": None})
+    writer.append([record_of(0, case, Answered(episode, None, 0.5))], {1: "unreadable"})
+    (read,) = read_predictions(tmp_path)
+    assert (read.item, read.key, read.question, read.path) == (0, case.key, case.question, path)
 
 
 @pytest.mark.parametrize(

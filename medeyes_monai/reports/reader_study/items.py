@@ -95,7 +95,7 @@ def why_not(case: Case, path: Trajectory) -> str:
     return "" if path.fixations else "without a look"
 
 
-def study_item(case: Case, path: Trajectory) -> StudyItem:
+def study_item(case: Case, path: Trajectory, sides: str = "") -> StudyItem:
     """Return what is shown of an answered question.
 
     Pictures are not mirrored or turned. The image has its own resolution, up to :data:`MAX_SIDE`, in both
@@ -104,6 +104,8 @@ def study_item(case: Case, path: Trajectory) -> StudyItem:
     Args:
         case: The question with its image.
         path: What the model did, boxes in voxels of the scene.
+        sides: What readers are told of a picture's left and right, such as on which side of it the patient's
+            right is; a picture alone does not say. Of volumes it is known.
 
     Raises:
         ConfigError: If it cannot be in a study, see :func:`why_not`.
@@ -129,12 +131,18 @@ def study_item(case: Case, path: Trajectory) -> StudyItem:
         marked=png_bytes(draw_looks(image, path.boxes, case.scene.shape)) if flat else None,
         looks=looks,
         reasoning=path.reasoning,
-        convention="" if flat else VOLUME_CONVENTION,
+        convention=sides if flat else VOLUME_CONVENTION,
     )
 
 
 def choose_items(
-    predictions: Sequence[Prediction], data: Questions, number: int, seed: int, *, balanced: bool = False
+    predictions: Sequence[Prediction],
+    data: Questions,
+    number: int,
+    seed: int,
+    *,
+    balanced: bool = False,
+    sides: str = "",
 ) -> tuple[list[StudyItem], Counter[str]]:
     """Choose answered questions for a study by chance, and read their images.
 
@@ -147,6 +155,7 @@ def choose_items(
         seed: Seed of the choice.
         balanced: Whether as many right as wrong answers are wanted; where one kind has too few, the other
             fills up. The share of right answers in the study then says nothing of the model.
+        sides: See :func:`study_item`.
 
     Returns:
         The chosen ones, fewer where there are not enough; and how many were passed over, by the reason.
@@ -170,11 +179,11 @@ def choose_items(
         right = answers_match(str(prediction.path.answer), case)
         if quota[right]:
             quota[right] -= 1
-            chosen.append(study_item(case, prediction.path))
+            chosen.append(study_item(case, prediction.path, sides))
         else:
             spare.append(prediction)
     more = spare[: number - len(chosen)]
-    return [*chosen, *(study_item(case_of(one, data), one.path) for one in more)], passed
+    return [*chosen, *(study_item(case_of(one, data), one.path, sides) for one in more)], passed
 
 
 def _shown(case: Case) -> Picture:

@@ -120,8 +120,8 @@ answered. In about half of them you also see where the model looked: numbered bo
 look showed the model, and what it wrote.</p>
 <ul>
 <li>Judge the answer by what you see yourself. No reference answer is shown, here or later.</li>
-<li>Images are shown as they are stored, never mirrored. Where side markers are needed and missing, say so in
-the comment.</li>
+<li>Images are shown as they are stored, never mirrored or turned. What is known of their sides stands under
+them; where that is not enough to judge an answer, say so in the comment.</li>
 <li>Every rating is a choice of five. A case that you do not want to rate in full has a box to tick that says
 so; you can go back to it.</li>
 <li>Your answers stay in this browser until you save them as a file on the last page. Nothing is sent.</li>
