@@ -42,7 +42,6 @@ def encapsulated(source: Source, pdf: bytes) -> hd.SOPClass:
         series_description="AI result, not for clinical use",
     )
     made.copy_patient_and_study_information(header)
-    made.SpecificCharacterSet = "ISO_IR 192"
     made.ConversionType = "WSD"
     made.BurnedInAnnotation = "NO"
     made.AcquisitionDateTime = None

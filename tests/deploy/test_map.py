@@ -61,17 +61,19 @@ def test_an_app_that_finds_no_series_ends_with_an_error_and_without_results(tmp_
     assert list((tmp_path / "app").iterdir()) == []
 
 
-def test_the_packager_reads_the_application(tmp_path):
+def test_the_packager_reads_the_application():
     reader = pytest.importorskip("holoscan_cli.packager.config_reader", reason="needs holoscan-cli up to 4.2")
     parameters = pytest.importorskip("holoscan_cli.packager.parameters")
+    models = pytest.importorskip("holoscan_cli.packager.models")
     build = parameters.PackageBuildParameters()
     build.application = APP
     assert build.application_type.name == "PythonModule"
     assert build.requirements_file_path == APP / "requirements.txt"
     config = reader.ApplicationConfiguration()
     config.read(APP / "app.yaml")
-    build.command = build._set_app_command()
+    assert build.command == '["python3", "/opt/holoscan/app"]'
     manifest = config.populate_app_manifest(build)
+    assert "bundle" in models.Models().build(ROOT / "bundle")
     assert (manifest.version, manifest.input["formats"]) == (__version__, ["file"])
     assert config.populate_package_manifest(build).resources["memory"] == "4Gi"
 

@@ -192,7 +192,7 @@ def bad_zips():
         "windows": (zipped({"C:\\Somebody": b"x"}), "place outside itself"),
         "link": (zipped({"a": b"/etc/passwd"}, create_system=3, external_attr=0o120777 << 16), "a link"),
         "bomb": (zipped({"a": b"\0" * 2_000_000}), "declares 2,000,000 bytes"),
-        "liar": (bytes(liar), "cannot be unpacked|more bytes"),
+        "liar": (bytes(liar), "cannot be unpacked"),
         "locked": (bytes(locked), "is encrypted"),
         "many": (zipped({f"{n}": b"x" for n in range(60)}), "holds 60 files"),
         "empty": (zipped({"a/": b""}), "holds no files"),
@@ -205,7 +205,7 @@ def test_a_zip_that_could_do_harm_is_refused_and_leaves_nothing(server, kind):
     content, why = bad_zips()[kind]
     status, answer = server.post(content)
     assert status == 422
-    assert any(words in answer["error"] for words in why.split("|"))
+    assert why in answer["error"]
     assert not any(secret in answer["error"] for secret in SECRETS)
     assert server.left() == []
 
