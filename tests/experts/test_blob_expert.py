@@ -5,11 +5,11 @@ from expert_scenes import QUERY, PlainVolume, make_scene, make_volume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
-from scipy.ndimage import maximum_filter
+from scipy.ndimage import gaussian_laplace, maximum_filter
 
 from medeyes_monai.errors import ExpertError
 from medeyes_monai.experts import BlobExpert, checked
-from medeyes_monai.experts.blobs import _peaks
+from medeyes_monai.experts.blobs import SIGMAS, _peaks, _scale_space
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes import ImageScene, VolumeScene
 
@@ -91,3 +91,11 @@ def test_peaks_are_the_places_at_which_a_maximum_filter_changes_nothing(seed, sh
     values = np.random.default_rng(seed).integers(0, levels, shape) / levels  # few levels make plateaus
     expected = np.argwhere((values == maximum_filter(values, size=3)) & (values > 0.3))
     assert np.array_equal(_peaks(values, 0.3), expected)
+
+
+@pytest.mark.parametrize("shape", [(61, 48), (20, 24, 17)])
+def test_the_scale_space_is_the_laplacian_of_gaussians_of_a_mirrored_image(shape):
+    grey = np.random.default_rng(0).random(shape)
+    for found, sigma in zip(_scale_space(grey), SIGMAS, strict=True):
+        expected = np.abs(gaussian_laplace(grey, sigma, mode="reflect", truncate=8)) * sigma**2
+        assert np.abs(found - expected).max() < 0.02 * expected.max() + 1e-3
