@@ -16,9 +16,10 @@ from medeyes_monai.geometry import Box, carry_box, to_world
 from medeyes_monai.inferers import EpisodeInferer, FocusInferer
 from medeyes_monai.navigator import Navigator, SlabExpert, joined, slabs_of
 from medeyes_monai.protocol import render_answer
+from medeyes_monai.rollout import rollout
 from medeyes_monai.sampler import write_episode
-from medeyes_monai.scenes import Finding, ImageScene, VolumeScene
-from medeyes_monai.trajectory import Trajectory
+from medeyes_monai.scenes import Case, Finding, ImageScene, VolumeScene
+from medeyes_monai.trajectory import Fixation, Trajectory
 
 EXACT = {"miss_rate": 0, "false_alarm_rate": 0, "confidence_noise": 0, "drill_error": 0}
 
@@ -182,6 +183,16 @@ def test_a_policy_begins_no_look_after_the_time_is_over(checkpoints):
         focus = infer(picture(), policy, question=QUESTION)
         assert (focus.ended, focus.answer) == (ended, None)
         assert len(focus.boxes) == looks, seconds
+
+
+def test_looks_that_were_begun_use_up_the_budget_and_belong_to_a_question_each(checkpoints):
+    policy = Staring(checkpoints["qwen3_vl"])
+    scene = ImageScene(picture(), key="a")
+    case, begun = Case("q", scene, QUESTION), Trajectory((Fixation("", Box((0, 0), (64, 64))),) * 3)
+    (episode,) = rollout(policy, [case], draws=1, max_looks=2, max_turn_tokens=6, greedy=True, begun=[begun])
+    assert (len(episode.trajectory.boxes), episode.defect) == (3, "no_answer")
+    with pytest.raises(ConfigError, match="begun for 1 of 2 questions"):
+        rollout(policy, [case, case], begun=[begun])
 
 
 class InDepth(LookingPolicy):

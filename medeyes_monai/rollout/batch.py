@@ -65,6 +65,10 @@ def rollout(
             f"a rollout needs questions, draws and tokens: got {len(cases)} questions, {draws} draws, "
             f"{max_looks} looks, {max_turn_tokens} tokens a turn"
         )
+    if begun and len(begun) != len(cases):
+        raise ConfigError(
+            f"looks were begun for {len(begun)} of {len(cases)} questions; give a path for each"
+        )
     if tools and not isinstance(policy, ToolPolicy):
         raise ConfigError(
             f"{type(policy).__name__} cannot read the replies of tools; it needs a method reply"

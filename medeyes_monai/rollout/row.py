@@ -147,7 +147,7 @@ class Row:
 
     def _has_to_end(self, turn: Turn) -> bool:
         path, limits = self.trajectory, self.limits
-        spent = len(path.fixations) == limits.looks if turn.box else len(path.calls) == limits.calls
+        spent = len(path.fixations) >= limits.looks if turn.box else len(path.calls) >= limits.calls
         return spent or (limits.stop is not None and limits.stop())
 
     def _respond(self, policy: Policy, turn: Turn) -> Segment | None:
