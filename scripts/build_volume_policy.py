@@ -6,6 +6,8 @@ in words say about a question; and systematic scans from the feet to the head th
 Reinforcement learning is left to teach when to stop.
 
     python scripts/build_volume_policy.py --output bundle/models/volume_policy
+
+With --start it goes on with a policy that it has built, on other volumes (--seed).
 """
 
 from __future__ import annotations
@@ -232,14 +234,16 @@ def teach_reading(policy: HuggingFacePolicy, steps: int, batch: int, seed: int) 
     fit([{"params": list(policy.core.model.language_model.parameters()), "lr": 1e-3}], loss, steps, "reading")
 
 
-def teach_perception(policy: HuggingFacePolicy, lessons: list[Lesson], steps: int, seed: int) -> None:
+def teach_perception(
+    policy: HuggingFacePolicy, lessons: list[Lesson], steps: int, sheets: int, seed: int
+) -> None:
     """Teach the vision tower what is in a look and where the candidates are on the sheet."""
     perception, rng = Perception(policy), np.random.default_rng(seed)
     looks = [pair for lesson in lessons for episode in lesson.episodes for pair in shown(episode)]
 
     def loss() -> torch.Tensor:
         some = [looks[i] for i in rng.integers(0, len(looks), 128)]
-        others = [lessons[i] for i in rng.integers(0, len(lessons), 32)]
+        others = [lessons[i] for i in rng.integers(0, len(lessons), sheets)]
         return perception.look_loss(*map(list, zip(*some, strict=True))) + perception.overview_loss(
             [lesson.episodes[0].pictures[0] for lesson in others], [lesson.findings for lesson in others]
         )
@@ -283,6 +287,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, default=TINY, help="the policy that is begun with")
     parser.add_argument("--volumes", type=int, default=900, help="number of volumes")
     parser.add_argument("--perception-steps", type=int, default=300)
+    parser.add_argument("--sheets", type=int, default=32, help="contact sheets in a perception step")
     parser.add_argument("--reading-steps", type=int, default=150)
     parser.add_argument("--protocol-steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=24, help="episodes in a protocol step")
@@ -296,7 +301,7 @@ def main() -> None:
     loader = DataLoader(Lessons(policy, args.volumes, args.seed), batch_size=None, num_workers=args.workers)
     # copied, because what a worker sends holds a file descriptor for each tensor
     lessons = [copy.deepcopy(lesson) for lesson in tqdm(loader, desc="volumes")]
-    teach_perception(policy, lessons, args.perception_steps, args.seed)
+    teach_perception(policy, lessons, args.perception_steps, args.sheets, args.seed)
     policy.save(args.output)
     teach_reading(policy, args.reading_steps, args.batch, args.seed + 3)
     policy.save(args.output)

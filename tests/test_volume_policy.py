@@ -101,3 +101,18 @@ def test_what_is_told_in_words_is_taught_only_where_it_gives_an_answer(builder, 
         episode = builder.told_episode(policy, rng)
         text = policy.decode(episode.token_ids.tolist())
         assert ("None" in text) == (not episode.response_mask[-1])
+
+
+@pytest.mark.slow
+def test_the_shipped_policy_writes_whole_episodes_that_look_at_candidates():
+    policy = HuggingFacePolicy(ROOT / "bundle" / "models" / "volume_policy").train(False)
+    data = PhantomVQA3D("val", size=14, families=LOOK_FAMILIES_3D)
+    cases = [data[i] for i in range(len(data))]
+    episodes = rollout(policy, cases, draws=1, greedy=True)
+    assert [episode.defect for episode in episodes] == [None] * len(cases)
+    first = [episode.trajectory.boxes[0] for episode in episodes]
+    hits = [
+        any(box.contains(finding.box.centre) for finding in case.scene.findings if finding.subtle)
+        for box, case in zip(first, cases, strict=True)
+    ]
+    assert np.mean(hits) > 0.7
