@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     asked = _parser().parse_args(arguments)
     try:
-        _compare(asked) if asked.verb == "compare" else _run(asked)
+        (_compare if asked.verb == "compare" else _run)(asked)
     except KeyboardInterrupt:
         print(_STOPPED.get(asked.verb, "stopped"), file=sys.stderr)
         return EXIT_STOPPED

@@ -16,7 +16,7 @@ from medeyes_monai.metrics.confidence import turn_spans
 from medeyes_monai.scenes import Case, Finding, View
 from medeyes_monai.trajectory import Episode, Fixation, Trajectory
 
-__all__ = ["Answered", "Record", "RecordedScene", "record_of"]
+__all__ = ["Answered", "Record", "RecordedScene", "cases_and_episodes", "record_of"]
 
 _DIGITS = 6
 """Decimals of log-probabilities and seconds in a file."""
@@ -131,8 +131,9 @@ class Record:
         """Read what :meth:`to_row` gives.
 
         Raises:
-            KeyError: If something is missing; as are ``TypeError``, ``ValueError`` and this package's errors
-                where something is not what it should be.
+            KeyError: If something is missing.
+            TypeError: If something is of another type.
+            ValueError: If something cannot be, such as a probability above 1 or a box without extent.
         """
         case = Case(
             key=_text(row["key"]),
