@@ -1,6 +1,6 @@
 # make train   set up and run the main job: train the embedded policy, write its figures and report
 # make test    set up and run every check
-# make test-deploy   the same for DICOM results, the service and the PACS, which need the extras deploy and serve
+# make test-deploy   the same for deploy/, with its extras (and dcmtk, dicom3tools, orthanc, poppler-utils if there)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

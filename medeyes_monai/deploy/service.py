@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
-import logging
-import re
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +19,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from starlette.requests import ClientDisconnect
 
 from medeyes_monai import __version__
+from medeyes_monai.deploy.guard import guard
 from medeyes_monai.deploy.intake import Limits, receive
 from medeyes_monai.deploy.jobs import FullError, Jobs, Place, StoppingError
 from medeyes_monai.deploy.model import BundleModel
@@ -35,11 +33,7 @@ from medeyes_monai.errors import ConfigError, MedEyesError
 
 __all__ = ["ServiceSettings", "create_app"]
 
-logger = logging.getLogger(__name__)
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MEDIA = {".json": "application/json", ".pdf": "application/pdf", ".dcm": "application/dicom"}
-OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
-"""Places that need no token; they tell nothing of studies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +88,7 @@ def create_app(load: Callable[[], BundleModel], settings: ServiceSettings | None
         description="Answers questions about medical images. For research; not for clinical use.",
     )
     app.include_router(_router())
-    app.middleware("http")(_guard(chosen.token))
+    app.middleware("http")(guard(chosen.token))
     return app
 
 
@@ -242,34 +236,3 @@ async def _ask(request: Request) -> JSONResponse:
         return JSONResponse({"error": "the client left"}, 499)
     except MedEyesError as error:
         return JSONResponse({"error": str(error)}, 422)
-
-
-def _guard(
-    token: str | None,
-) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
-    """Return what stands before every route: request id, token, log line, and errors without values."""
-
-    async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        given = request.headers.get("x-request-id", "")
-        identifier = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        started = time.monotonic()
-        response: Response
-        if token is not None and request.url.path not in OPEN and not _is_allowed(request, token):
-            response = JSONResponse({"error": "a token is needed"}, 401, {"WWW-Authenticate": "Bearer"})
-        else:
-            try:
-                response = await go_on(request)
-            except Exception as error:  # its text may quote a header; its kind may not
-                logger.error("request %s failed: %s", identifier, type(error).__name__)
-                response = JSONResponse({"error": "something went wrong inside", "request": identifier}, 500)
-        response.headers["X-Request-ID"] = identifier
-        seconds = time.monotonic() - started
-        logger.info("%s %s %d %.2fs", identifier, request.method, response.status_code, seconds)
-        return response
-
-    return guard
-
-
-def _is_allowed(request: Request, token: str) -> bool:
-    given = request.headers.get("authorization", "")
-    return hmac.compare_digest(given.encode(), f"Bearer {token}".encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ FORM = {
                     },
                     "question": _TEXT,
                     "options": _TEXT | {"description": "JSON list of answers to choose from"},
-                    "series": _TEXT | {"description": "JSON mapping of tags to regular expressions"},
+                    "series": _TEXT | {"description": "JSON mapping of tags to words in their values"},
                     "slices": _TEXT | {"description": "middle, each, or a JSON list of numbers from 0"},
                 },
             }
@@ -127,9 +128,14 @@ def _question(fields: dict[str, Any]) -> Question:
         fields.get("question", ""),
         name="question",
         options=tuple(_json(fields, "options", list, [])),
-        series=_json(fields, "series", dict, {}),
+        series={tag: _literal(words) for tag, words in _json(fields, "series", dict, {}).items()},
         slices=slices if slices in ("middle", "each") else tuple(_json(fields, "slices", list, [])),
     )
+
+
+def _literal(words: Any) -> Any:
+    """Return an expression that finds the words as they are: those of strangers could take for ever."""
+    return re.escape(words) if isinstance(words, str) else words
 
 
 def _json(fields: dict[str, Any], key: str, kind: type, default: Any) -> Any:

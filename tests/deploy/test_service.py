@@ -161,7 +161,8 @@ def test_an_answer_comes_with_links_to_its_results_until_it_is_forgotten(server)
 def test_a_zip_of_dicom_brings_dicom_results_of_the_same_study(server, tmp_path):
     folder = study(tmp_path / "in", PatientName="Somebody^Known", PatientID="4711")
     files = {f"Somebody^Known/{path.name}": path.read_bytes() for path in folder.iterdir()}
-    status, answer = server.post(zipped(files), slices="[1]")
+    assert server.post(zipped(files), series='{"Modality": "C."}')[0] == 422  # words, not an expression
+    status, answer = server.post(zipped(files), slices="[1]", series='{"Modality": "CT"}')
     assert status == 200
     assert answer["results"][0]["slice"] == 1
     assert not any(secret in json.dumps(answer) for secret in SECRETS)
@@ -220,6 +221,7 @@ def test_a_zip_that_could_do_harm_is_refused_and_leaves_nothing(server, kind):
         ({"options": "{"}, "not JSON"),
         ({"slices": "[7]"}, "slice 7 is asked for"),
         ({"series": '{"PatientName": "x"}'}, "none of these"),
+        ({"series": '{"Modality": 1}'}, "is a text"),
         ({"other": "x"}, "unknown field"),
     ],
 )
