@@ -48,7 +48,7 @@ class Measured:
         majority: The same of always giving the answer that was most frequent in training; or None.
         grounding: Looks against what is marked; None where nothing is.
         progression: How looks go on.
-        curve: What is known after each number of looks.
+        curve: Score by the number of looks that are allowed.
         calibration: Confidence against being right; None where confidence is not known.
         abstention: What is left when unsure answers are withheld; None as well.
         changes: What becomes of the answers under conditions, by name.
@@ -79,7 +79,6 @@ class Measured:
         """Return all figures as plain values that JSON can hold."""
         steps = [
             {"looks": step.looks, "score": step.score.to_dict(), "answered": step.answered}
-            | ({} if step.gain is None else {"gain": step.gain.to_dict()})
             for step in self.curve
         ]
         sides = self.laterality

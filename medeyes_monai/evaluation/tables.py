@@ -28,7 +28,7 @@ def tables_of(found: Measured) -> dict[str, Table]:
     if found.grounding is not None:
         tables["Looks against what is marked"] = _figures(found.grounding.figures, percent=True)
     tables["How looks go on"] = _figures(found.progression.figures, percent=False)
-    tables["Answers with fewer looks"] = look_table(found.curve)
+    tables["Answers given within so many looks"] = look_table(found.curve)
     if found.changes:
         tables["Was looking real"] = faithfulness_table(found.changes)
     if found.laterality is not None:
@@ -63,13 +63,13 @@ def _answers(found: Measured) -> Table:
 def _families(found: Measured) -> Table:
     whole = {"all": Share.pooled(found.families.values())}
     shares = whole | dict(found.families)
-    rows = [(name, str(share.count), _percent(share)) for name, share in shares.items()]
+    rows = [(name, str(share.count), share.percent()) for name, share in shares.items()]
     if found.majority is None:
         return Table(("family", "n", "right"), tuple(rows))
     always = {"all": Share.pooled(found.majority.values())} | dict(found.majority)
     return Table(
         ("family", "n", "right", "majority answer"),
-        tuple((*row, _percent(always[name])) for row, name in zip(rows, shares, strict=True)),
+        tuple((*row, always[name].percent()) for row, name in zip(rows, shares, strict=True)),
     )
 
 
@@ -83,7 +83,7 @@ def _figures(figures: Mapping[str, Estimate], *, percent: bool) -> Table:
 
 def _laterality(sides: Laterality) -> Table:
     shares = {"names the other side": sides.followed, "stays as it was": sides.stuck}
-    rows = [(name, str(share.count), _percent(share)) for name, share in shares.items()]
+    rows = [(name, str(share.count), share.percent()) for name, share in shares.items()]
     return Table(("answers that name a side", "n", "share"), tuple(rows))
 
 
@@ -116,13 +116,6 @@ def _selection(kept: Selection) -> tuple[str, str, str, str]:
     threshold = f"{kept.threshold:.3f}" if math.isfinite(kept.threshold) else "none"
     risk = "-" if math.isnan(kept.risk) else f"{100 * kept.risk:.1f}"
     return str(kept.count), threshold, f"{100 * kept.coverage:.1f}", risk
-
-
-def _percent(share: Share) -> str:
-    if not share.count:
-        return "-"
-    low, high = share.interval
-    return f"{100 * share.value:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def _plain(mean: Estimate) -> str:

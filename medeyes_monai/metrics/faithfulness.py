@@ -8,6 +8,7 @@ from typing import Any
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.metrics.answers import Scores
+from medeyes_monai.metrics.intervals import Estimate
 from medeyes_monai.metrics.paired import Paired, paired
 from medeyes_monai.metrics.scoring import normalise
 from medeyes_monai.metrics.share import Share
@@ -126,8 +127,8 @@ def faithfulness_table(changes: Mapping[str, Change]) -> Table:
         (
             name,
             str(change.flipped.count),
-            f"{100 * change.scores.difference.value:+.1f}",
-            *(_percent(share) for share in (change.flipped, change.lost, change.gained)),
+            _points(change.scores.difference),
+            *(share.percent() for share in (change.flipped, change.lost, change.gained)),
             "-" if change.scores.p_value is None else f"{change.scores.p_value:.3g}",
         )
         for name, change in changes.items()
@@ -146,5 +147,6 @@ def _plain(answer: str | None) -> str | None:
     return None if answer is None else normalise(answer)
 
 
-def _percent(share: Share) -> str:
-    return f"{100 * share.value:.1f}" if share.count else "-"
+def _points(difference: Estimate) -> str:
+    value, low, high = (100 * v for v in (difference.value, difference.low, difference.high))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"

@@ -1,4 +1,4 @@
-"""Do looks lead somewhere: do they narrow, does confidence rise, does a further look help?"""
+"""Do looks lead somewhere: do they narrow, does confidence rise, how many are needed?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from medeyes_monai.metrics.answers import Scores
 from medeyes_monai.metrics.confidence import turn_confidences
 from medeyes_monai.metrics.figures import EpisodeFigures
 from medeyes_monai.metrics.intervals import Estimate, estimates
-from medeyes_monai.metrics.paired import Paired, paired
 from medeyes_monai.metrics.table import Table
 from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode
@@ -89,34 +88,32 @@ class LookStep:
         looks: Most looks that it was allowed.
         score: Its mean score.
         answered: Questions that it answered; one that wants to look on gives no answer and counts as wrong.
-        gain: The score less that with the number of looks before, paired; None for the first.
     """
 
     looks: int
     score: Estimate
     answered: int
-    gain: Paired | None = None
 
 
 def look_curve(runs: Mapping[int, Scores]) -> tuple[LookStep, ...]:
-    """Tell whether later looks add information, from runs that were cut after some number of looks.
+    """Return the score by the number of looks, from runs that were cut after some number of them.
+
+    Where the likeliest words are taken, a run with fewer looks is the beginning of the same path, and a path
+    that wants to go on is wrong: the curve rises by construction, and tells how many looks are needed.
 
     Args:
         runs: Scores of the same questions by the largest number of looks, as
             ``EpisodeInferer(max_looks=k)`` gives them.
 
     Raises:
-        ConfigError: If there is no run, or two cannot be compared.
+        ConfigError: If there is no run, or they are not of the same questions.
     """
     if not runs:
         raise ConfigError("a curve over looks needs at least one run, got none")
-    numbers = sorted(runs)
-    steps = []
-    for before, number in zip([None, *numbers], numbers, strict=False):
-        whole = runs[number].sections()[0]
-        gain = None if before is None else paired(runs[before], runs[number])
-        steps.append(LookStep(number, whole.score, whole.answered, gain))
-    return tuple(steps)
+    if len({scores.cases for scores in runs.values()}) > 1:
+        raise ConfigError("the runs of a curve over looks are of different questions")
+    wholes = {number: runs[number].sections()[0] for number in sorted(runs)}
+    return tuple(LookStep(number, whole.score, whole.answered) for number, whole in wholes.items())
 
 
 def look_table(steps: Sequence[LookStep]) -> Table:
@@ -124,17 +121,13 @@ def look_table(steps: Sequence[LookStep]) -> Table:
 
     Example:
         >>> look_table([LookStep(0, Estimate(0.5, 0.4, 0.6, 10), 8)]).rows
-        (('0', '10', '8', '50.0 (40.0-60.0)', '-', '-'),)
+        (('0', '10', '8', '50.0 (40.0-60.0)'),)
     """
-    return Table(("looks", "n", "answered", "score", "gain", "McNemar's p"), tuple(map(_row, steps)))
+    return Table(("looks", "n", "answered", "score"), tuple(map(_row, steps)))
 
 
 def _row(step: LookStep) -> tuple[str, ...]:
-    gain = "-" if step.gain is None else f"{100 * step.gain.difference.value:+.1f}"
-    known = step.gain is not None and step.gain.p_value is not None
-    p_value = f"{step.gain.p_value:.3g}" if step.gain is not None and known else "-"
-    count = str(step.score.count)
-    return (str(step.looks), count, str(step.answered), step.score.percent(), gain, p_value)
+    return (str(step.looks), str(step.score.count), str(step.answered), step.score.percent())
 
 
 def _stays_inside(first: Box, then: Box) -> bool:

@@ -72,6 +72,18 @@ class Share:
         half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
         return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
+    def percent(self) -> str:
+        """Return the proportion and its interval in percent, or "-" of no cases.
+
+        Example:
+            >>> Share(5, 10).percent()
+            '50.0 (23.7-76.3)'
+        """
+        if not self.count:
+            return "-"
+        low, high = self.interval
+        return f"{100 * self.value:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
     def to_dict(self) -> dict[str, float | int | None]:
         """Return plain values that JSON can hold; the value of no cases is None."""
         low, high = self.interval

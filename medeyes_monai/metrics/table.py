@@ -110,10 +110,7 @@ def _counts(counts: Sequence[int]) -> str:
 
 
 def _percent(share: Share | None) -> str:
-    if share is None or not share.count:
-        return UNKNOWN
-    low, high = share.interval
-    return f"{100 * share.value:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+    return UNKNOWN if share is None else share.percent()
 
 
 def _one_line(text: str) -> str:

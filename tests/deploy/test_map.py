@@ -71,7 +71,8 @@ def test_the_packager_reads_the_application():
     assert build.requirements_file_path == APP / "requirements.txt"
     config = reader.ApplicationConfiguration()
     config.read(APP / "app.yaml")
-    assert build.command.startswith('["python3", "/') and build.command.endswith('/holoscan/app"]')
+    assert build.command.startswith('["python3", "/')
+    assert build.command.endswith('/holoscan/app"]')
     manifest = config.populate_app_manifest(build)
     assert "bundle" in models.Models().build(ROOT / "bundle")
     assert (manifest.version, manifest.input["formats"]) == (__version__, ["file"])

@@ -87,7 +87,10 @@ def test_the_table_of_conditions_has_a_row_for_each():
     seen = scores(["a", "a", "b", "b"], REFERENCES)
     change = answer_change("blanked", seen, scores(["c", "a", "b", "b"], REFERENCES))
     table = faithfulness_table({"blanked": change})
-    assert table.rows == (("blanked", "4", "-25.0", "25.0", "50.0", "0.0", "1"),)
+    ((name, count, difference, *shares, p_value),) = table.rows
+    assert (name, count, p_value) == ("blanked", "4", "1")
+    assert difference.startswith("-25.0 (")
+    assert shares == ["25.0 (4.6-69.9)", "50.0 (9.5-90.5)", "0.0 (0.0-65.8)"]  # Wilson's intervals
 
 
 def progression(*paths, **more):
@@ -138,7 +141,7 @@ def test_what_is_not_known_of_any_path_is_none_in_json():
     assert plain["figures"]["size_ratio"]["value"] is None
 
 
-def test_a_curve_over_looks_tells_what_each_adds():
+def test_a_curve_over_looks_tells_how_many_are_needed():
     runs = {
         2: scores(["a", "a", "a", "b"], REFERENCES),
         0: scores([None, None, None, "b"], REFERENCES),
@@ -148,10 +151,9 @@ def test_a_curve_over_looks_tells_what_each_adds():
     assert [step.looks for step in steps] == [0, 1, 2]
     assert [step.score.value for step in steps] == [0, 0.5, 0.75]
     assert [step.answered for step in steps] == [1, 3, 4]
-    assert steps[0].gain is None
-    assert [step.gain.difference.value for step in steps[1:]] == [0.5, 0.25]
     assert look_table(steps).rows[1][:3] == ("1", "4", "3")
-    assert look_table(steps).rows[2][4:] == ("+25.0", "1")
+    with pytest.raises(ConfigError, match="different questions"):
+        look_curve({0: runs[0], 1: runs[1].restrict(runs[1].cases[:2])})
     with pytest.raises(ConfigError, match="at least one run"):
         look_curve({})
 
