@@ -1,7 +1,7 @@
 """Measures what experts find: paths on PhantomVQA, boxes on blood smears.
 
     python scripts/measure_experts.py --output runs/measured_experts
-    python scripts/measure_experts.py --parts bccd --folder ../shared/data/bccd --bccd-expert runs/bccd_expert
+    python scripts/measure_experts.py --parts bccd --folder path/to/bccd --bccd-expert runs/bccd_expert
 
 ``phantom`` draws the paths of GRN and CVS over the network in ``bundle/models/phantom_expert``, over
 annotations and over random boxes, on questions of the val split that need looking. ``bccd`` counts the white

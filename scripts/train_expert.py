@@ -1,7 +1,7 @@
 """Trains a small segmentation network in minutes and writes it as a MONAI bundle that an expert is made of.
 
     python scripts/train_expert.py --output runs/phantom_expert
-    python scripts/train_expert.py --data bccd --folder ../shared/data/bccd --output runs/bccd_expert
+    python scripts/train_expert.py --data bccd --folder path/to/bccd --output runs/bccd_expert
 
 The bundle in ``bundle/models/phantom_expert`` was made by the first command. The network learns the class of
 each pixel of patches about the findings, from the train split alone; ``measure_experts.py`` tells what it
