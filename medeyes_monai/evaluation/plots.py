@@ -79,7 +79,7 @@ def _by_looks(ax: Any, curve: tuple[LookStep, ...], grounding: Grounding | None)
     ax.set_ylim(0, 100)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(fontsize=7, frameon=False, loc="best")
-    _title(ax, "what looks bring", "looks (k)", "percent")
+    _title(ax, "answers and hits within k looks", "looks (k)", "percent")
 
 
 def _changes(ax: Any, changes: Mapping[str, Change]) -> None:
