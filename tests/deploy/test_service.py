@@ -78,7 +78,7 @@ class Server:
     def ask(self, method, path, body=None, **headers):
         link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            with contextlib.suppress(ConnectionError):  # a server that has refused a body need not read the rest of it
+            with contextlib.suppress(ConnectionError):  # who refuses a body need not read the rest of it
                 link.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
             reply = link.getresponse()
             return reply.status, reply.read(), reply.headers
