@@ -254,8 +254,7 @@ def test_a_task_that_fails_does_not_stop_the_others_and_says_its_last_line(tmp_p
 
 def test_two_programs_do_not_write_into_one_folder_even_if_the_first_was_killed(tmp_path: Path) -> None:
     first = f"""if True:
-        import signal, sys; sys.path.insert(0, {str(SCRIPT.parent)!r})
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+        import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})
         from pathlib import Path
         from ablation.processes import Task, run_all
         code = "import time; print('up', flush=True); time.sleep(30)"
@@ -277,7 +276,8 @@ def test_two_programs_do_not_write_into_one_folder_even_if_the_first_was_killed(
 def test_ctrl_c_ends_all_children(tmp_path: Path) -> None:
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     first = f"""if True:
-        import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})
+        import signal, sys; sys.path.insert(0, {str(SCRIPT.parent)!r})
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         from pathlib import Path
         from ablation.processes import Task, run_all
         nothing = lambda *_: None
