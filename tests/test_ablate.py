@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -421,7 +422,11 @@ def test_two_rows_run_are_killed_go_on_and_are_not_repeated(
 ) -> None:
     words = small(checkpoints["qwen3_vl"], tmp_path, "--rows", "on_policy", "--seeds", "0", "--jobs", "2")
     command = [sys.executable, str(SCRIPT), *words]
-    program = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)  # noqa: S603
+    # Ctrl-C also arrives where the tests themselves run in a shell's background and ignore it
+    restored = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    program = subprocess.Popen(  # noqa: S603
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=restored
+    )
     begun = tmp_path / "runs" / "full" / "seed-0" / "checkpoints" / "step-000001"
     try:
         wait_for(begun.exists, 600)
