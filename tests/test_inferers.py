@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor, list_data_collate
-from policies import LookingPolicy
+from policies import LookingPolicy, phantom_cases
 from searched import QUESTION, Counting, ball, oriented
 
 from medeyes_monai.errors import ConfigError, ExpertError, GeometryError
@@ -123,6 +123,18 @@ def test_no_look_and_no_slab_is_begun_after_the_time_is_over():
     assert (len(late.scanned), len(focus.boxes), focus.ended) == (1, 0, "budget")
 
 
+def test_a_focus_inferer_that_is_handed_questions_gives_their_episodes(looking: LookingPolicy, monkeypatch):
+    cases = phantom_cases(looking, 5)
+    wanted = EpisodeInferer(max_turn_tokens=6)(cases, looking)
+    monkeypatch.setattr("medeyes_monai.inferers.focus.SIDE_BY_SIDE", 2)
+    for given, alone in zip(FocusInferer(max_turn_tokens=6)(cases, looking), wanted, strict=True):
+        assert given.case == alone.case
+        assert torch.equal(given.token_ids, alone.token_ids)
+        assert given.trajectory == alone.trajectory
+    with pytest.raises(ConfigError, match="answered by a policy"):
+        FocusInferer(RandomBoxExpert(5))(cases)
+
+
 def picture(seed=0):
     noise = np.random.default_rng(seed).integers(0, 80, (1, 256, 192), dtype=np.uint8)
     noise[:, 100:130, 60:90] = 250
@@ -152,6 +164,11 @@ def test_a_policy_goes_on_from_the_experts_looks(looking: LookingPolicy):
         assert 2 <= len(of_policy) <= 4
         assert of_policy == [False, False] + [True] * (len(of_policy) - 2)
         assert len(episode.pictures) == 1 + len(path.fixations)
+        (asked,) = infer([focus.case], looking)
+        assert [look.confidence for look in asked.trajectory.fixations] == [
+            look.confidence for look in path.fixations
+        ]
+        assert asked.trajectory == path
         alone = infer(shown, question=focus.case.question)
         frame = looking.frame(shown)
         as_said = alone.trajectory.scale(shown.shape, frame).scale(frame, shown.shape)

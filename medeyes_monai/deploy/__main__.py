@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _shown():
             _run(asked)
-    except MedEyesError as error:
+    except (MedEyesError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
     return 0

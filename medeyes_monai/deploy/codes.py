@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import highdicom as hd
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
@@ -18,11 +21,14 @@ __all__ = [
     "QUESTION",
     "REASONING",
     "SCHEME",
+    "TITLE",
     "VERSION",
     "body_part_of",
+    "new_object",
 ]
 
 NOTICE = "Output of an artificial intelligence for research. Not for clinical use. Not verified by a reader."
+TITLE = "AI result, not for clinical use"
 ALGORITHM = "medeyes_monai"
 VERSION = __version__
 DEVICE_UID = "2.25.187246380146163527091529063414726203719"
@@ -55,6 +61,21 @@ _PARTS = {
 }
 """Defined terms of Body Part Examined and what they are in SNOMED CT; others are left out of reports."""
 _SIDES = {"L": codes.SCT.Left, "R": codes.SCT.Right}
+
+
+def new_object(series_number: int) -> dict[str, Any]:
+    """Return what highdicom is told of every object: a series and an instance of its own, and who made it."""
+    return {
+        "series_instance_uid": hd.UID(),
+        "series_number": series_number,
+        "sop_instance_uid": hd.UID(),
+        "instance_number": 1,
+        "manufacturer": ALGORITHM,
+        "manufacturer_model_name": ALGORITHM,
+        "software_versions": VERSION,
+        "device_serial_number": VERSION,
+        "series_description": TITLE,
+    }
 
 
 def body_part_of(header: Dataset) -> tuple[Code, Code | None] | None:

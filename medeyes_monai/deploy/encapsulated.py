@@ -27,19 +27,11 @@ def encapsulated(source: Source, pdf: bytes) -> hd.SOPClass:
     header = source.headers[0]
     made = hd.SOPClass(
         study_instance_uid=header.StudyInstanceUID,
-        series_instance_uid=hd.UID(),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=hd.UID(),
         sop_class_uid=EncapsulatedPDFStorage,
-        instance_number=1,
         modality="DOC",
-        manufacturer=own.ALGORITHM,
-        manufacturer_model_name=own.ALGORITHM,
-        software_versions=own.VERSION,
-        device_serial_number=own.VERSION,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         specific_character_set="ISO_IR 192",
-        series_description="AI result, not for clinical use",
+        **own.new_object(SERIES_NUMBER),
     )
     made.copy_patient_and_study_information(header)
     made.ConversionType = "WSD"
@@ -47,7 +39,7 @@ def encapsulated(source: Source, pdf: bytes) -> hd.SOPClass:
     made.AcquisitionDateTime = None
     now = datetime.now()
     made.ContentDate, made.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
-    made.DocumentTitle = "AI result, not for clinical use"
+    made.DocumentTitle = own.TITLE
     made.ConceptNameCodeSequence = [hd.sr.CodedConcept.from_code(codes.DCM.ImagingMeasurementReport)]
     made.SourceInstanceSequence = [_reference(image) for image in source.instances]
     made.MIMETypeOfEncapsulatedDocument = "application/pdf"

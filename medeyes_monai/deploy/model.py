@@ -12,7 +12,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from medeyes_monai.errors import ConfigError
-from medeyes_monai.inferers import EpisodeInferer
+from medeyes_monai.inferers import EpisodeInferer, FocusInferer
 from medeyes_monai.io.configs import check_config
 from medeyes_monai.policy import Policy
 from medeyes_monai.scenes import Case, Scene, VolumeScene
@@ -30,14 +30,19 @@ class BundleModel:
     Args:
         policy: Who looks and answers.
         scene: Makes a scene of an image: ``scene(image, key=..., findings=())``.
-        inferer: Lets the policy look.
+        inferer: Lets the policy look, alone (``EpisodeInferer``) or after an expert (``FocusInferer``).
         reads_volumes: Whether scenes are volumes; otherwise they are slices.
     """
 
     policy: Policy
     scene: Callable[..., Scene]
-    inferer: EpisodeInferer
+    inferer: EpisodeInferer | FocusInferer
     reads_volumes: bool
+
+    @property
+    def grades(self) -> bool:
+        """Whether there is an expert who says how sure looks are."""
+        return isinstance(self.inferer, FocusInferer) and self.inferer.expert is not None
 
     def ask(self, cases: Sequence[Case]) -> list[Episode]:
         """Return one episode for each case."""
@@ -60,7 +65,7 @@ def load_bundle(
             ``max_looks``.
 
     Raises:
-        ConfigError: If the bundle has no inference, or a setting is wrong.
+        ConfigError: If the bundle has no inference, its inferer is of another kind, or a setting is wrong.
         CheckpointError: If the policy's weights are missing or damaged.
     """
     root = Path(bundle)
@@ -77,7 +82,7 @@ def load_bundle(
     return BundleModel(
         policy=parser.get_parsed_content("policy"),
         scene=scene,
-        inferer=parser.get_parsed_content("inferer"),
+        inferer=_inferer(parser.get_parsed_content("inferer")),
         reads_volumes=_makes_volumes(scene),
     )
 
@@ -96,6 +101,16 @@ def find_bundle(path: str | os.PathLike[str]) -> Path:
     if len(found) != 1 or not (found[0] / INFERENCE).is_file():
         raise ConfigError(f"{root} has to be or to hold one bundle, a folder with {INFERENCE}")
     return found[0]
+
+
+def _inferer(made: Any) -> EpisodeInferer | FocusInferer:
+    """Refuse what gives no or several episodes for a question."""
+    if not isinstance(made, (EpisodeInferer, FocusInferer)) or getattr(made, "draws", 1) != 1:
+        raise ConfigError(
+            "the inferer of a bundle has to be an EpisodeInferer with one draw or a FocusInferer, got "
+            f"{type(made).__name__}"
+        )
+    return made
 
 
 def _makes_volumes(scene: Any) -> bool:

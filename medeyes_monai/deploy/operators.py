@@ -133,7 +133,7 @@ class FocusOperator(Operator):
 
 
 class ResultsWriterOperator(Operator):
-    """Writes SR, SEG, PDF and JSON of each series into a folder of its own.
+    """Writes SR, SEG, presentation states, PDF and JSON of each series into a folder of its own.
 
     Named input:
         answered: list of :class:`~medeyes_monai.deploy.pipeline.Answered`.

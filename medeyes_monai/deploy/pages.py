@@ -132,6 +132,7 @@ def _draw_table(figure: Figure, result: FocusResult) -> None:
         sides = look.extent_mm(result.grid) if result.grid.placed else look.box.extent[:2]
         spans = [f"{a + 1}-{b}" for a, b in zip(look.box.start, look.box.stop, strict=True)]
         size = " x ".join(f"{side:.1f}" for side in sides)
+        size += "" if look.confidence is None else f"   expert {look.confidence:.0%} sure"
         lines.append(f"{number:<6}" + "".join(f"{span:<14}" for span in spans) + size)
     if not result.looks:
         lines = ["The model did not look at any region."]

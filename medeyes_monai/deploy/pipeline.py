@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,15 +148,22 @@ def answer_image(
 
 
 def write_study(folder: str | os.PathLike[str], answered: Sequence[Answered]) -> list[Path]:
-    """Write the results of each series into a folder of its own, ``series_1`` and so on.
+    """Write the results of each series into a folder of its own, ``series_1`` and so on: all or none.
 
     Raises:
         ConfigError: If a folder holds something already.
+        OSError: If one cannot be written; nothing is then left behind.
     """
-    written: list[Path] = []
-    for number, one in enumerate(answered, start=1):
-        written += write_results(Path(folder, f"series_{number}"), one.results, one.source)
-    return written
+    written: dict[Path, list[Path]] = {}
+    try:
+        for number, one in enumerate(answered, start=1):
+            place = Path(folder, f"series_{number}")
+            written[place] = write_results(place, one.results, one.source)
+    except BaseException:
+        for place in written:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    return [path for files in written.values() for path in files]
 
 
 def _about_volume(
@@ -172,6 +180,7 @@ def _about_volume(
             grid=grid,
             decode=model.policy.decode,
             scene_affine=affine,
+            graded=model.grades,
         )
         for episode, question in zip(episodes, questions, strict=True)
     ]
@@ -190,17 +199,17 @@ def _about_slices(
         )
         for k in numbers
     ]
-    names = [question.name if len(numbers) == 1 else f"{question.name}, slice {k + 1}" for k in numbers]
     return [
         result_of(
             episode,
-            name=name,
+            name=question.name,
             question=question.question,
             grid=grid,
             decode=model.policy.decode,
             slice_index=k,
+            graded=model.grades,
         )
-        for episode, name, k in zip(model.ask(cases), names, numbers, strict=True)
+        for episode, k in zip(model.ask(cases), numbers, strict=True)
     ]
 
 

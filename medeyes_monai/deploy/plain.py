@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from medeyes_monai.deploy.codes import ALGORITHM, NOTICE, VERSION
-from medeyes_monai.deploy.result import FocusResult, Grid, Look
+from medeyes_monai.deploy.result import SURE, FocusResult, Grid, Look
 from medeyes_monai.deploy.source import Source
+from medeyes_monai.geometry import Box
 
 __all__ = ["plain"]
 
@@ -16,7 +17,9 @@ def plain(results: Sequence[FocusResult], source: Source | None = None) -> dict[
     """Return what was found as numbers and text that JSON holds.
 
     Boxes are half-open voxels of the stored series, ``[column, row, slice]``; millimetres are DICOM's (LPS).
-    Of the headers it holds identifiers of study, series and instances, and nothing else.
+    The focus map is, at each voxel, the largest confidence of the looks that hold it, 1 for a look that has
+    none; ``focus`` is the part of it that the segmentation shows. Of the headers it holds identifiers of
+    study, series and instances, and nothing else.
 
     Args:
         results: What was found.
@@ -45,14 +48,18 @@ def _result(result: FocusResult, source: Source | None) -> dict[str, Any]:
         "shape": list(grid.shape),
         "spacing_mm": list(grid.spacing_mm) if grid.placed else None,
         "looks": [_look(look, grid, source) for look in result.looks],
+        "focus": {
+            "rule": f"looks surer than {SURE}" if result.graded else "the last look",
+            "boxes": [_box(box) for box in result.focused],
+        },
     }
 
 
 def _look(look: Look, grid: Grid, source: Source | None) -> dict[str, Any]:
-    said: dict[str, Any] = {
-        "start": list(look.box.start),
-        "stop": list(look.box.stop),
+    said: dict[str, Any] = _box(look.box) | {
         "reasoning": look.reasoning,
+        "mode": look.mode,
+        "confidence": None if look.confidence is None else round(float(look.confidence), 6),
     }
     if grid.placed:
         said["extent_mm"] = list(look.extent_mm(grid))
@@ -61,3 +68,7 @@ def _look(look: Look, grid: Grid, source: Source | None) -> dict[str, Any]:
         slices = range(look.box.start[2], look.box.stop[2])
         said["instances"] = list(dict.fromkeys(str(source.headers[k].SOPInstanceUID) for k in slices))
     return said
+
+
+def _box(box: Box) -> dict[str, Any]:
+    return {"start": list(box.start), "stop": list(box.stop)}

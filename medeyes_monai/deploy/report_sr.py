@@ -28,9 +28,9 @@ def report_of(source: Source, results: Sequence[FocusResult]) -> sr.Comprehensiv
 
     Each answer stands among the qualitative evaluations, after its question, and in a group of its own with
     the model's certainty of it in percent. Each look is a region with its sizes (of a radiograph, without,
-    for these are not true in a projection): one within a slice is a
-    polyline on that image, one through several is a polygon on each of them in patient coordinates. Regions
-    are the boxes' outer edges. The report is partial, preliminary and unverified.
+    for these are not true in a projection) and with an expert's certainty of it, where there was one: one
+    within a slice is a polyline on that image, one through several is a polygon on each of them in patient
+    coordinates. Regions are the boxes' outer edges. The report is partial, preliminary and unverified.
 
     Args:
         source: The series.
@@ -60,20 +60,12 @@ def report_of(source: Source, results: Sequence[FocusResult]) -> sr.Comprehensiv
     return sr.Comprehensive3DSR(
         evidence=source.instances,
         content=report,
-        series_instance_uid=hd.UID(),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer=own.ALGORITHM,
-        manufacturer_model_name=own.ALGORITHM,
-        software_versions=own.VERSION,
-        device_serial_number=own.VERSION,
-        series_description="AI result, not for clinical use",
         specific_character_set="ISO_IR 192",
         coding_schemes=[own.SCHEME],
         is_complete=False,
         is_final=False,
         is_verified=False,
+        **own.new_object(SERIES_NUMBER),
     )
 
 
@@ -90,14 +82,11 @@ def _observer() -> sr.ObservationContext:
 def _answer_group(
     result: FocusResult, number: int, algorithm: sr.AlgorithmIdentification
 ) -> sr.MeasurementsAndQualitativeEvaluations:
-    certainty = sr.Measurement(
-        name=codes.DCM.CertaintyOfFinding, value=round(100 * result.confidence, 4), unit=codes.UCUM.Percent
-    )
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=hd.UID(), identifier=f"answer {number}"),
         finding_type=codes.DCM.Finding,
         algorithm_id=algorithm,
-        measurements=[certainty],
+        measurements=[_certainty(result.confidence)],
     )
 
 
@@ -112,7 +101,7 @@ def _look_group(
         "finding_type": own.LOOK,
         "algorithm_id": algorithm,
         "finding_sites": [sr.FindingSite(anatomic_location=part[0], laterality=part[1])] if part else None,
-        "measurements": _sizes(source, look) if source.grid.placed else None,
+        "measurements": _measured(source, look) or None,
     }
     if look.is_planar:
         return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
@@ -121,6 +110,16 @@ def _look_group(
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_volume_surface=_in_patient(source, look), **common
     )
+
+
+def _certainty(share: float) -> sr.Measurement:
+    percent = round(100 * float(share), 4)
+    return sr.Measurement(name=codes.DCM.CertaintyOfFinding, value=percent, unit=codes.UCUM.Percent)
+
+
+def _measured(source: Source, look: Look) -> list[sr.Measurement]:
+    sizes = _sizes(source, look) if source.grid.placed else []
+    return sizes if look.confidence is None else [*sizes, _certainty(look.confidence)]
 
 
 def _sizes(source: Source, look: Look) -> list[sr.Measurement]:
@@ -137,11 +136,10 @@ def _sizes(source: Source, look: Look) -> list[sr.Measurement]:
 
 def _on_image(source: Source, look: Look) -> sr.ImageRegion:
     """Return the outline on its image; DICOM's pixel coordinates count edges, as boxes do."""
-    (x1, y1, k), (x2, y2, _) = look.box.start, look.box.stop
-    outline = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]], dtype=np.float64)
+    k = look.box.start[2]
     header = source.headers[k]
     image = sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID, _frame_numbers(source, k))
-    return sr.ImageRegion(graphic_type="POLYLINE", graphic_data=outline, source_image=image)
+    return sr.ImageRegion(graphic_type="POLYLINE", graphic_data=look.outline, source_image=image)
 
 
 def _in_patient(source: Source, look: Look) -> sr.VolumeSurface:
@@ -162,9 +160,7 @@ def _in_patient(source: Source, look: Look) -> sr.VolumeSurface:
 
 
 def _polygon(source: Source, look: Look, k: int) -> npt.NDArray[np.float64]:
-    (x1, y1, _), (x2, y2, _) = look.box.start, look.box.stop
-    corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
-    points = np.array([to_world((*corner, k + 0.5), source.grid.affine) for corner in corners])
+    points = np.array([to_world((x, y, k + 0.5), source.grid.affine) for x, y in look.outline])
     return np.asarray(points * LPS, dtype=np.float64)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from monai.data import MetaTensor
 
 from medeyes_monai.errors import GeometryError
 from medeyes_monai.geometry import Box, carry_box, spacing_of, to_world
@@ -15,12 +14,10 @@ from medeyes_monai.geometry.affine import Affine
 from medeyes_monai.metrics.confidence import answer_confidence
 from medeyes_monai.trajectory import Episode, Picture
 
-__all__ = ["FocusResult", "Grid", "Look", "mask_of", "on_grid", "result_of"]
+__all__ = ["SURE", "FocusResult", "Grid", "Look", "result_of"]
 
 SURE = 0.5
-"""Voxels of a focus map above this are the focus."""
-WHOLE = 0.01
-"""How far the axes of two grids may be from those of one another turned by right angles."""
+"""Where looks are graded, those surer than this are the focus."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,15 +47,30 @@ class Look:
     Args:
         box: Three axes, in voxels of the result's grid. A look at a picture is one slice thick.
         reasoning: What was written before the look.
+        mode: ``"scan"`` or ``"drill"`` where a navigator made the look, else None.
+        confidence: How sure an expert was of the region, from 0 to 1; None where none was asked.
     """
 
     box: Box
     reasoning: str = ""
+    mode: str | None = None
+    confidence: float | None = None
+
+    @property
+    def weight(self) -> float:
+        """How surely the region was looked at: the confidence, 1 for a look to which no expert gave any."""
+        return 1.0 if self.confidence is None else self.confidence
 
     @property
     def is_planar(self) -> bool:
         """Whether the region lies in one slice."""
         return self.box.extent[2] == 1
+
+    @property
+    def outline(self) -> npt.NDArray[np.float64]:
+        """The corners within a slice, closed, ``(5, 2)``: column and row of the voxels' outer edges."""
+        (x1, y1, _), (x2, y2, _) = self.box.start, self.box.stop
+        return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]], dtype=np.float64)
 
     def extent_mm(self, grid: Grid) -> tuple[float, float, float]:
         """Return the lengths of the sides along columns, rows and slices.
@@ -80,16 +92,16 @@ class FocusResult:
     """The answer to one question about one series.
 
     Args:
-        name: Short name of the question, unique in its run.
+        name: Short name of the question; slices of one question share it.
         question: What was asked.
         answer: What was answered; None where the policy gave no answer.
         confidence: Probability that the policy gave the answer's own words, from 0 to 1. Not calibrated.
         grid: The series as it is stored: columns, rows, and slices in order along their normal.
         looks: The regions, in order.
         reasoning: What was written before the answer.
-        focus: Where the policy looked last, ``bool (columns, rows, slices)``; None where it did not look.
         defect: Why the policy's text is no complete episode, or None.
         slice_index: The slice that was asked about; None where it was the volume.
+        graded: Whether an expert was there to say how sure looks are, see :attr:`focused`.
         pictures: The overview and what each look showed.
     """
 
@@ -100,24 +112,49 @@ class FocusResult:
     grid: Grid
     looks: tuple[Look, ...] = ()
     reasoning: str = ""
-    focus: npt.NDArray[np.bool_] | None = None
     defect: str | None = None
     slice_index: int | None = None
+    graded: bool = False
     pictures: tuple[Picture, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what does not lie in the series.
 
         Raises:
-            GeometryError: If a look, the focus or the slice is not in the grid.
+            GeometryError: If a look or the slice is not in the grid.
         """
         outside = [look.box.corners for look in self.looks if not look.box.is_inside(self.grid.shape)]
         if outside:
             raise GeometryError(f"look {outside[0]} is not inside a series of {self.grid.shape} voxels")
-        if self.focus is not None and self.focus.shape != self.grid.shape:
-            raise GeometryError(f"the focus has {self.focus.shape} voxels, the series {self.grid.shape}")
         if self.slice_index is not None and not 0 <= self.slice_index < self.grid.shape[2]:
             raise GeometryError(f"slice {self.slice_index} is not one of {self.grid.shape[2]}")
+
+    @property
+    def focused(self) -> tuple[Box, ...]:
+        """Boxes that make the final focus together: of graded looks those surer than one half, else the last.
+
+        Example:
+            >>> boxes = [Box((0, 0, 0), (n, n, 1)) for n in (4, 1)]
+            >>> looks = (Look(boxes[0], confidence=0.9), Look(boxes[1], confidence=0.4))
+            >>> grid = Grid((8, 8, 1), np.eye(4))
+            >>> results = [FocusResult("a", "?", "yes", 1.0, grid, looks, graded=g) for g in (False, True)]
+            >>> [[box.extent for box in result.focused] for result in results]
+            [[(1, 1, 1)], [(4, 4, 1)]]
+        """
+        if self.graded:
+            return tuple(look.box for look in self.looks if look.weight > SURE)
+        return tuple(look.box for look in self.looks[-1:])
+
+    def focus_map(self) -> npt.NDArray[np.float32]:
+        """Return how surely each voxel was looked at, ``(columns, rows, slices)``, made on demand.
+
+        It is the largest weight of the looks that hold a voxel, and 0 where none does.
+        """
+        values = np.zeros(self.grid.shape, np.float32)
+        for look in self.looks:
+            region = values[look.box.slices]
+            np.maximum(region, look.weight, out=region)
+        return values
 
 
 def result_of(
@@ -129,7 +166,7 @@ def result_of(
     decode: Callable[[Sequence[int]], str],
     scene_affine: Affine | None = None,
     slice_index: int | None = None,
-    focus_map: MetaTensor | None = None,
+    graded: bool = False,
 ) -> FocusResult:
     """Bring what a policy wrote about a scene onto the grid of the series.
 
@@ -141,15 +178,15 @@ def result_of(
         decode: The policy's ``decode``.
         scene_affine: Affine of a volume's scene, which shows the same voxels with other axes.
         slice_index: The slice, of a scene that is a picture with the columns and rows of the series.
-        focus_map: How surely each voxel was looked at, ``(1, X, Y, Z)`` on any grid of the same voxels; the
-            focus is where it is above one half. None: the focus is the box of the last look.
+        graded: Whether an expert was there to say how sure looks are.
 
     Raises:
         GeometryError: If the scene does not show the voxels of the series.
     """
     path = episode.trajectory
     looks = tuple(
-        Look(_on_grid(look.box, grid, scene_affine, slice_index), look.reasoning) for look in path.fixations
+        Look(_on_grid(look.box, grid, scene_affine, slice_index), look.reasoning, look.mode, look.confidence)
+        for look in path.fixations
     )
     return FocusResult(
         name=name,
@@ -159,56 +196,11 @@ def result_of(
         grid=grid,
         looks=looks,
         reasoning=path.reasoning,
-        focus=_focus(looks, grid, focus_map),
         defect=episode.defect,
         slice_index=slice_index,
+        graded=graded,
         pictures=episode.pictures,
     )
-
-
-def _focus(looks: Sequence[Look], grid: Grid, focus_map: MetaTensor | None) -> npt.NDArray[np.bool_] | None:
-    if focus_map is not None:
-        affine = np.asarray(focus_map.affine, dtype=np.float64)
-        return on_grid(focus_map.numpy()[0] > SURE, affine, grid)
-    return mask_of(looks[-1].box, grid) if looks else None
-
-
-def mask_of(box: Box, grid: Grid) -> npt.NDArray[np.bool_]:
-    """Return the voxels of a box, ``bool (columns, rows, slices)``."""
-    mask = np.zeros(grid.shape, np.bool_)
-    mask[box.slices] = True
-    return mask
-
-
-def on_grid(voxels: npt.NDArray[np.bool_], affine: Affine, grid: Grid) -> npt.NDArray[np.bool_]:
-    """Turn a mask by flips and permutations to the axes of the series.
-
-    Args:
-        voxels: ``(X, Y, Z)``.
-        affine: Where they lie.
-        grid: The series.
-
-    Raises:
-        GeometryError: If the mask does not hold the voxels of the series.
-
-    Example:
-        >>> flipped = np.diag([-1.0, 1, 1, 1])
-        >>> flipped[0, 3] = 1
-        >>> mask = np.array([True, False]).reshape(2, 1, 1)
-        >>> on_grid(mask, flipped, Grid((2, 1, 1), np.eye(4))).ravel().tolist()
-        [False, True]
-    """
-    turn = np.linalg.inv(grid.affine) @ affine
-    signs = np.rint(turn[:3, :3])
-    order = np.abs(signs).argmax(axis=1)
-    if np.abs(turn[:3, :3] - signs).max() > WHOLE or sorted(order.tolist()) != [0, 1, 2]:
-        raise GeometryError("the focus lies on another grid than the series")
-    flips = tuple(slice(None, None, int(signs[axis, source])) for axis, source in enumerate(order))
-    turned = voxels.transpose(order)[flips]
-    first = [0 if flip.step == 1 else n - 1 for flip, n in zip(flips, turned.shape, strict=True)]
-    if turned.shape != grid.shape or np.abs(turn[:3, 3] - first).max() > WHOLE * max(grid.shape):
-        raise GeometryError("the focus lies on another grid than the series")
-    return np.ascontiguousarray(turned)
 
 
 def _on_grid(box: Box, grid: Grid, scene_affine: Affine | None, slice_index: int | None) -> Box:

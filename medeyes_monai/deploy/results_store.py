@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = ["Results"]
 
-NAME = re.compile(r"[a-z]+\.(json|pdf|dcm)")
+NAME = re.compile(r"[a-z]+(_[0-9]+)?\.(json|pdf|dcm)")
 
 
 class Results:

@@ -18,7 +18,7 @@ from medeyes_monai.errors import ConfigError
 
 __all__ = ["FORM", "TooLargeError", "Upload", "read_form"]
 
-CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**18
 MOST_TEXT = 2**16
 """Most bytes of a field that is not the file."""
 KEYS = ("study", "question", "options", "series", "slices")

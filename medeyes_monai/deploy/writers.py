@@ -16,6 +16,7 @@ from medeyes_monai.deploy.encapsulated import encapsulated
 from medeyes_monai.deploy.focus_seg import segmentation_of
 from medeyes_monai.deploy.pages import pdf_of
 from medeyes_monai.deploy.plain import plain
+from medeyes_monai.deploy.presentation import presentations_of
 from medeyes_monai.deploy.report_sr import report_of
 from medeyes_monai.deploy.result import FocusResult
 from medeyes_monai.deploy.source import Source
@@ -26,7 +27,7 @@ __all__ = ["contents_of", "write_results"]
 
 def contents_of(results: Sequence[FocusResult], source: Source | None) -> dict[str, bytes]:
     """Return the files by name: ``results.json``, ``report.pdf``, and of DICOM ``sr.dcm``, ``pdf.dcm`` and,
-    where a region was looked at, ``seg.dcm``.
+    where a region was looked at, ``seg.dcm`` and the presentation states ``pr_1.dcm`` and so on.
 
     Args:
         results: What was found.
@@ -44,6 +45,8 @@ def contents_of(results: Sequence[FocusResult], source: Source | None) -> dict[s
         segmentation = segmentation_of(source, results)
         files["sr.dcm"] = _bytes_of(report_of(source, results))
         files["pdf.dcm"] = _bytes_of(encapsulated(source, pdf))
+        states = enumerate(presentations_of(source, results), start=1)
+        files |= {f"pr_{number}.dcm": _bytes_of(state) for number, state in states}
         files |= {"seg.dcm": _bytes_of(segmentation)} if segmentation is not None else {}
     return files
 

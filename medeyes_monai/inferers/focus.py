@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, overload
 
 from monai.inferers import Inferer
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts import Expert
-from medeyes_monai.focus import Focus, Grid
+from medeyes_monai.focus import Focus
 from medeyes_monai.geometry import Box
-from medeyes_monai.inferers.inputs import Given, images_of
+from medeyes_monai.inferers.inputs import Asked, are_cases, grid_of, images_of
 from medeyes_monai.navigator import KeepSlab, Navigator, Search, SlabExpert
 from medeyes_monai.policy import Policy
 from medeyes_monai.rollout import MAX_LOOKS, rollout
@@ -24,6 +24,9 @@ from medeyes_monai.trajectory import Episode, Trajectory
 
 __all__ = ["FocusInferer"]
 
+SIDE_BY_SIDE = 128
+"""Most episodes that a policy writes at a time."""
+
 
 class FocusInferer(Inferer):
     """Answers a question about an image by looking closer and closer, within a budget.
@@ -31,7 +34,9 @@ class FocusInferer(Inferer):
     With an expert, a coarse pass scans the image, a volume slab by slab, and ranks what it finds; the best is
     looked at first, closer where that pays, until a look is sure enough or the budget is spent (the
     navigator's rules). With a policy, the policy looks where it wants and answers. With both, the expert's
-    looks come first and the policy sees them as if it had asked for them; then it looks on by itself.
+    looks come first and the policy sees them as if it had asked for them; then it looks on by itself. Handed
+    questions (:class:`~medeyes_monai.scenes.Case`) and a policy it returns episodes, so that it may stand
+    where an :class:`EpisodeInferer` does: in a bundle, an evaluation, the application for DICOM.
 
     Args:
         expert: Who scans and drills; None leaves everything to the policy.
@@ -101,6 +106,14 @@ class FocusInferer(Inferer):
         self.scene, self.volume_scene, self.spatial_dims = scene, volume_scene, spatial_dims
         self.clock = clock
 
+    @overload
+    def __call__(self, inputs: Sequence[Case], network: Policy) -> list[Episode]: ...
+
+    @overload
+    def __call__(
+        self, inputs: Any, network: Policy | None = None, *args: Any, **kwargs: Any
+    ) -> Focus | list[Focus]: ...
+
     def __call__(
         self,
         inputs: Any,
@@ -109,12 +122,13 @@ class FocusInferer(Inferer):
         question: str | Sequence[str] = "",
         options: Sequence[str] = (),
         **kwargs: Any,
-    ) -> Focus | list[Focus]:
+    ) -> Focus | list[Focus] | list[Episode]:
         """Answer a question about an image, or about each image of a batch.
 
         Args:
             inputs: A picture ``(C, X, Y)`` or a volume ``(1, X, Y, Z)``, a batch or list of them, or scenes,
-                such as a ``StreamedScene`` of a study that is larger than memory.
+                such as a ``StreamedScene`` of a study that is larger than memory; or a list of questions,
+                each with its scene, words and options.
             network: The policy; None where the expert is to search alone.
             args: Not read; part of MONAI's signature.
             question: What is asked about each image, or one question for each.
@@ -122,7 +136,8 @@ class FocusInferer(Inferer):
             kwargs: Not read; part of MONAI's signature.
 
         Returns:
-            The result, or one for each image where they came as a batch or list.
+            The result, or one for each image where they came as a batch or list. Of questions, the policy's
+            episodes; their looks hold what the expert said of them.
 
         Raises:
             ConfigError: If there is neither a policy nor an expert, or no question for each image.
@@ -131,6 +146,8 @@ class FocusInferer(Inferer):
         """
         if network is None and self.expert is None:
             raise ConfigError("nobody is there to look: pass a policy as network, give an expert, or both")
+        if are_cases(inputs):
+            return self._written(inputs, network)
         images, batched = images_of(inputs, self.spatial_dims)
         questions = [question] * len(images) if isinstance(question, str) else list(question)
         if len(questions) != len(images) or not all(asked.strip() for asked in questions):
@@ -142,29 +159,41 @@ class FocusInferer(Inferer):
         found = self._found(asked, network)
         return found if batched else found[0]
 
-    def _asked(self, number: int, image: Given, question: str, options: tuple[str, ...]) -> _Asked:
+    def _asked(self, number: int, image: Any, question: str, options: tuple[str, ...]) -> Asked:
         key = f"image-{number}"
         if isinstance(image, Scene):
-            return _Asked(Case(image.key, image, question, options=options), _grid_of(image))
+            return Asked(Case(image.key, image, question, options=options), grid_of(image))
         make = self.scene if image.ndim == 3 else self.volume_scene
         scene = make(image, key=key)
         # A volume without an affine has the scene's axes and affine, as VolumeScene says.
         plain = not hasattr(image, "affine") and len(scene.shape) == 3
-        return _Asked(
-            Case(key, scene, question, options=options), _grid_of(scene) if plain else Grid.of(image)
-        )
+        return Asked(Case(key, scene, question, options=options), grid_of(scene if plain else image))
 
-    def _found(self, asked: Sequence[_Asked], network: Policy | None) -> list[Focus]:
+    def _written(self, cases: Sequence[Case], network: Policy | None) -> list[Episode]:
+        if network is None:
+            raise ConfigError("questions are answered by a policy; pass it as network")
+        found = self._found([Asked(case, grid_of(case.scene)) for case in cases], network)
+        return [
+            replace(focus.episode, trajectory=focus.trajectory)
+            for focus in found
+            if focus.episode is not None
+        ]
+
+    def _found(self, asked: Sequence[Asked], network: Policy | None) -> list[Focus]:
         """Search image by image; where time is no matter, the policy looks at all images side by side."""
         if network is None or self.max_seconds is not None:
             return [self._one(one, network) for one in asked]
+        starts = range(0, len(asked), SIDE_BY_SIDE)
+        return [focus for n in starts for focus in self._together(asked[n : n + SIDE_BY_SIDE], network)]
+
+    def _together(self, asked: Sequence[Asked], network: Policy) -> list[Focus]:
         begun = [self._searched(one, _Watch(self.clock), network) for one in asked]
         watch = _Watch(self.clock)
         episodes = self._episodes(network, [one.case for one in asked], [focus.trajectory for focus in begun])
         pairs = zip(begun, episodes, strict=True)
         return [_finished(focus, episode, focus.seconds + watch.passed, False) for focus, episode in pairs]
 
-    def _one(self, asked: _Asked, network: Policy | None) -> Focus:
+    def _one(self, asked: Asked, network: Policy | None) -> Focus:
         watch = _Watch(self.clock, self.max_seconds)
         focus = self._searched(asked, watch, network)
         if network is None:
@@ -172,7 +201,7 @@ class FocusInferer(Inferer):
         (episode,) = self._episodes(network, [asked.case], [focus.trajectory], watch.is_over)
         return _finished(focus, episode, watch.passed, watch.is_over())
 
-    def _searched(self, asked: _Asked, watch: _Watch, network: Policy | None) -> Focus:
+    def _searched(self, asked: Asked, watch: _Watch, network: Policy | None) -> Focus:
         """Let the expert search; without one, nothing has been looked at yet."""
         if self.expert is None:
             return Focus(asked.case, asked.grid, Trajectory(), "", watch.passed)
@@ -204,14 +233,6 @@ class FocusInferer(Inferer):
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
-    """A question about an image as it was handed over."""
-
-    case: Case
-    grid: Grid
-
-
 class _Watch:
     """Time that has passed since it was made, and whether that is all there is."""
 
@@ -225,18 +246,6 @@ class _Watch:
 
     def is_over(self) -> bool:
         return self.passed >= self.limit
-
-
-def _grid_of(scene: Scene) -> Grid:
-    image = getattr(scene, "image", None)
-    if image is not None:
-        return Grid.of(image)
-    affine: Any = getattr(scene, "affine", None)
-    if affine is None:
-        raise ConfigError(
-            f"{scene.key}: a scene needs an image or an affine, so that its boxes have a place in the world"
-        )
-    return Grid(tuple(scene.shape), affine)
 
 
 def _surest(regions: Sequence[Box], confidences: Sequence[float]) -> int:

@@ -3,19 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor, decollate_batch
 
-from medeyes_monai.errors import GeometryError
-from medeyes_monai.scenes import Scene
+from medeyes_monai.errors import ConfigError, GeometryError
+from medeyes_monai.focus import Grid
+from medeyes_monai.scenes import Case, Scene
 
-__all__ = ["Given", "images_of"]
+__all__ = ["Asked", "Given", "are_cases", "grid_of", "images_of"]
 
 Given = Any
 """A scene, or one channel-first image: array, tensor or ``MetaTensor``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A question about an image as it was handed over.
+
+    Args:
+        case: The question, with its scene.
+        grid: The image as it was handed over.
+    """
+
+    case: Case
+    grid: Grid
+
+
+def are_cases(inputs: Any) -> bool:
+    """Tell whether what was handed over are questions, at least one, and nothing else."""
+    if not isinstance(inputs, Sequence) or isinstance(inputs, str) or not inputs:
+        return False
+    return all(isinstance(one, Case) for one in inputs)
+
+
+def grid_of(image: Given) -> Grid:
+    """Return the grid of an image or a scene.
+
+    Raises:
+        ConfigError: If a scene has neither an image nor an affine.
+    """
+    if not isinstance(image, Scene):
+        return Grid.of(image)
+    inside = getattr(image, "image", None)
+    if inside is not None:
+        return Grid.of(inside)
+    affine: Any = getattr(image, "affine", None)
+    if affine is None:
+        raise ConfigError(
+            f"{image.key}: a scene needs an image or an affine, so that its boxes have a place in the world"
+        )
+    return Grid(tuple(image.shape), affine)
 
 
 def images_of(inputs: Any, spatial_dims: int | None = None) -> tuple[list[Given], bool]:

@@ -1,17 +1,26 @@
-"""Small DICOM studies in varied orientation, and results about them."""
+"""Small DICOM studies in varied orientation, results about them, and what others say of these."""
 
+import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pydicom
+import pytest
 from dicom_series import save, series
+from monai.bundle import ConfigWorkflow
 from pydicom.uid import DigitalXRayImageStorageForPresentation, generate_uid
 from scipy.spatial.transform import Rotation
 
-from medeyes_monai.deploy.result import FocusResult, Grid, Look, mask_of
+from medeyes_monai.data.phantom import PhantomVQA
+from medeyes_monai.deploy.result import FocusResult, Grid, Look
 from medeyes_monai.deploy.source import Source, read_source
 from medeyes_monai.geometry import Box
 
+ROOT = Path(__file__).parents[2]
+BUNDLE = ROOT / "bundle"
+ASKED = "Which kind is the lesion?"
 ROWS = np.eye(3)
 
 
@@ -78,6 +87,14 @@ def random_box(shape, seed: int, *, planar: bool) -> Box:
     return Box(tuple(start), tuple(stop))
 
 
+def focus_of(result: FocusResult) -> np.ndarray:
+    """The voxels of the final focus, ``bool (columns, rows, slices)``."""
+    mask = np.zeros(result.grid.shape, np.bool_)
+    for box in result.focused:
+        mask[box.slices] = True
+    return mask
+
+
 def result_about(grid: Grid, *boxes: Box, **values: object) -> FocusResult:
     """A result with looks at some boxes, the last of which is the focus."""
     said = {"name": "kind", "question": "Which kind is it?", "answer": "solid", "confidence": 0.75}
@@ -85,6 +102,72 @@ def result_about(grid: Grid, *boxes: Box, **values: object) -> FocusResult:
     return FocusResult(
         grid=grid,
         looks=tuple(Look(box, "there") for box in boxes),
-        focus=mask_of(boxes[-1], grid) if boxes else None,
         **({"pictures": (picture,) * (1 + len(boxes))} | said | values),
     )
+
+
+def phantoms(folder: Path, *, number=3, **values: object) -> Path:
+    """A series whose slices are pictures of the benchmark."""
+    cases = PhantomVQA("val", size=number)
+    voxels = np.stack([np.asarray(cases[i].scene.image)[0] for i in range(number)], axis=-1)
+    identity = {
+        "StudyInstanceUID": "1.2.3.1",
+        "SeriesInstanceUID": "1.2.3.2",
+        "FrameOfReferenceUID": "1.2.3.3",
+        "Modality": "CT",
+        "PatientID": "a",
+    }
+    slices = series(voxels, spacing=(0.5, 0.5, 2.0), **(identity | values))
+    return save(folder, slices)
+
+
+def answers_of_bundle(folder: Path, output: Path, *overlays: Path) -> list[dict]:
+    """What ``python -m monai.bundle run inference`` says of a folder: answers and looks."""
+    files = [BUNDLE / "configs" / "inference.yaml", *overlays]
+    workflow = ConfigWorkflow(
+        config_file=[str(file) for file in files],
+        workflow_type="infer",
+        run_id="inference",
+        logging_file=False,
+        bundle_root=str(BUNDLE),
+        device="cpu",
+        image_path=str(folder),
+        question=ASKED,
+        output_dir=str(output),
+    )
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    said = json.loads((output / "answers.json").read_text("utf-8"))
+    return [{key: one[key] for key in ("answer", "looks")} for one in said]
+
+
+def plainly(results: list[FocusResult]) -> list[dict]:
+    """Results about slices, in the form of :func:`answers_of_bundle`."""
+    return [
+        {
+            "answer": result.answer,
+            "looks": [
+                {"box": [*look.box.start[:2], *look.box.stop[:2]], "reasoning": look.reasoning}
+                for look in result.looks
+            ],
+        }
+        for result in results
+    ]
+
+
+TOOLS = {"dcmdump": ["-q"], "dciodvfy": [], "dsrdump": []}
+"""Tools of others (Debian: dcmtk, dicom3tools); absent ones are left out, and a skipped test says so."""
+
+
+def is_clean(file: Path) -> bool:
+    """Whether the tools of others that are there read a file and find no error in it."""
+    for tool, options in TOOLS.items():
+        if shutil.which(tool) is None or (tool == "dsrdump" and file.stem != "sr"):
+            continue
+        done = subprocess.run([tool, *options, str(file)], capture_output=True, text=True)  # noqa: S603
+        said = done.stdout + done.stderr
+        lines = [line for line in said.splitlines() if line.startswith(("Error", "E:"))]
+        if done.returncode or lines:
+            pytest.fail(f"{tool} on {file.name}: {lines or said[:500]}")
+    return True

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import subprocess
+import tracemalloc
 
 import numpy as np
 import pydicom
@@ -11,12 +12,23 @@ import pytest
 
 hd = pytest.importorskip("highdicom", reason="needs the extra deploy")
 
-from deploy_cases import radiograph, random_box, result_about, source_of, study, turned  # noqa: E402
+from deploy_cases import (  # noqa: E402
+    TOOLS,
+    focus_of,
+    is_clean,
+    radiograph,
+    random_box,
+    result_about,
+    source_of,
+    study,
+    turned,
+)
 from dicom_series import enhanced, save, series  # noqa: E402
 
 from medeyes_monai.deploy.codes import NOTICE  # noqa: E402
+from medeyes_monai.deploy.focus_seg import segmentation_of  # noqa: E402
 from medeyes_monai.deploy.pages import MOST_PAGES, pdf_of  # noqa: E402
-from medeyes_monai.deploy.result import Grid, mask_of, on_grid  # noqa: E402
+from medeyes_monai.deploy.result import Grid  # noqa: E402
 from medeyes_monai.deploy.source import read_source, read_sources  # noqa: E402
 from medeyes_monai.deploy.writers import contents_of, write_results  # noqa: E402
 from medeyes_monai.errors import ConfigError, GeometryError, UnreadableImageError  # noqa: E402
@@ -51,23 +63,6 @@ def sizes_of(group):
     return {m.name.meaning: m.value for m in group.get_measurements()}
 
 
-TOOLS = {"dcmdump": ["-q"], "dciodvfy": [], "dsrdump": []}
-"""Tools of others (Debian: dcmtk, dicom3tools); absent ones are left out, and a skipped test says so."""
-
-
-def is_clean(file):
-    """Whether the tools of others that are there read a file and find no error in it."""
-    for tool, options in TOOLS.items():
-        if shutil.which(tool) is None or (tool == "dsrdump" and file.stem != "sr"):
-            continue
-        done = subprocess.run([tool, *options, str(file)], capture_output=True, text=True)  # noqa: S603
-        said = done.stdout + done.stderr
-        lines = [line for line in said.splitlines() if line.startswith(("Error", "E:"))]
-        if done.returncode or lines:
-            pytest.fail(f"{tool} on {file.name}: {lines or said[:500]}")
-    return True
-
-
 @pytest.mark.parametrize("tool", TOOLS)
 def test_objects_are_read_again_by_a_tool_of_others(tmp_path, tool):
     if shutil.which(tool) is None:
@@ -85,7 +80,7 @@ def test_objects_are_read_again_by_a_tool_of_others(tmp_path, tool):
 @pytest.mark.parametrize("seed", ORIENTATIONS)
 def test_looks_lie_in_the_objects_where_they_lie_in_the_volume(tmp_path, seed):
     source, result, objects = written(tmp_path, seed=seed, axes=turned(seed))
-    for name in ("sr", "seg", "pdf"):
+    for name in ("sr", "seg", "pdf", "pr_1"):
         assert is_clean(tmp_path / "out" / f"{name}.dcm")
     (flat,), (solid,) = groups_of(objects["sr"])
     first, second = result.looks
@@ -121,7 +116,7 @@ def test_looks_lie_in_the_objects_where_they_lie_in_the_volume(tmp_path, seed):
     volume = hd.seg.Segmentation.from_dataset(objects["seg"]).get_volume(combine_segments=True)
     affine = np.diag([*LPS, 1.0]) @ volume.affine
     where = np.argwhere(volume.array) @ affine[:3, :3].T + affine[:3, 3]
-    ours = np.argwhere(result.focus) @ source.grid.affine[:3, :3].T + source.grid.affine[:3, 3]
+    ours = np.argwhere(focus_of(result)) @ source.grid.affine[:3, :3].T + source.grid.affine[:3, 3]
     assert len(where) == len(ours) == second.box.size
     order = [np.lexsort(points.round(1).T) for points in (where, ours)]
     assert np.abs(where[order[0]] - ours[order[1]]).max() < MM
@@ -130,9 +125,9 @@ def test_looks_lie_in_the_objects_where_they_lie_in_the_volume(tmp_path, seed):
 def test_objects_belong_to_the_study_and_name_the_images_that_they_are_about(tmp_path):
     source, _, objects = written(tmp_path, boxes=[Box((1, 2, 3), (4, 6, 4)), Box((1, 2, 2), (4, 6, 5))])
     header = source.headers[0]
-    assert sorted(objects) == ["pdf", "seg", "sr"]
+    assert sorted(objects) == ["pdf", "pr_1", "seg", "sr"]
     series_uids = {dataset.SeriesInstanceUID for dataset in objects.values()}
-    assert len(series_uids | {header.SeriesInstanceUID}) == 4
+    assert len(series_uids | {header.SeriesInstanceUID}) == 5
     assert {dataset.StudyInstanceUID for dataset in objects.values()} == {header.StudyInstanceUID}
     instances = [h.SOPInstanceUID for h in source.headers]
     assert objects["seg"].FrameOfReferenceUID == header.FrameOfReferenceUID
@@ -244,6 +239,65 @@ def test_json_holds_the_boxes_and_their_millimetres(tmp_path):
     assert said["looks"][0]["instances"] == [source.headers[result.looks[0].box.start[2]].SOPInstanceUID]
 
 
+def drawn_on(state):
+    """Outlines and labels by image, and the images under the notice."""
+    drawn, noticed = {}, []
+    for annotation in state.GraphicAnnotationSequence:
+        images = [item.ReferencedSOPInstanceUID for item in annotation.ReferencedImageSequence]
+        texts = [item.UnformattedTextValue for item in annotation.TextObjectSequence]
+        if annotation.GraphicLayer == "NOTICE":
+            noticed += images
+            assert texts == [NOTICE]
+            continue
+        outlines = [
+            np.reshape(item.GraphicData, (-1, 2)).tolist() for item in annotation.GraphicObjectSequence
+        ]
+        assert {item.GraphicAnnotationUnits for item in annotation.GraphicObjectSequence} == {"PIXEL"}
+        drawn[images[0]] = dict(zip(texts, outlines, strict=True))
+    return drawn, noticed
+
+
+def test_the_path_is_drawn_on_each_image_that_it_lies_on(tmp_path):
+    about = {"WindowCenter": [40, 60], "WindowWidth": [400, 300], "RescaleSlope": 2, "RescaleIntercept": -9}
+    source, result, objects = written(tmp_path, PatientName="Somebody^Known", **about)
+    state = objects["pr_1"]
+    drawn, noticed = drawn_on(state)
+    wanted = {}
+    for order, look in enumerate(result.looks, start=1):
+        (x1, y1, z1), (x2, y2, z2) = look.box.start, look.box.stop
+        for k in range(z1, z2):
+            outline = [[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]]
+            wanted.setdefault(source.headers[k].SOPInstanceUID, {})[f"1.{order}"] = outline
+    assert drawn == wanted
+    assert sorted(noticed) == sorted(wanted)
+    assert (state.RescaleSlope, state.RescaleIntercept, state.PresentationLUTShape) == (2, -9, "IDENTITY")
+    assert state.SoftcopyVOILUTSequence[0].WindowWidth == 400  # a state has one window
+    if shutil.which("dcmpschk"):  # wants a name, which the standard does not
+        command = ["dcmpschk", str(tmp_path / "out" / "pr_1.dcm")]
+        said = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
+        assert "Test passed" in said.stdout + said.stderr
+
+
+def test_images_that_are_shown_differently_get_states_of_their_own(tmp_path):
+    folder = study(tmp_path / "in", PhotometricInterpretation="MONOCHROME1", WindowWidth=0, WindowCenter=4)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        data = pydicom.dcmread(file)
+        data.RescaleSlope, data.RescaleIntercept = 1 + number // 4, 0
+        data.save_as(file)
+    source = source_of(folder)
+    files = write_results(tmp_path / "out", [result_about(source.grid, Box((1, 1, 2), (5, 5, 6)))], source)
+    states = [file for file in files if file.name.startswith("pr_")]
+    assert all(map(is_clean, states))
+    first, second = map(pydicom.dcmread, states)
+    assert (first.RescaleSlope, second.RescaleSlope) == (1, 2)
+    assert (len(drawn_on(first)[0]), len(drawn_on(second)[0])) == (2, 2)
+    assert first.SeriesInstanceUID == second.SeriesInstanceUID
+    assert (first.InstanceNumber, second.InstanceNumber) == (1, 2)
+    for state in (first, second):
+        assert state.PresentationLUTShape == "INVERSE"
+        assert "SoftcopyVOILUTSequence" not in state  # a window of no width is none
+
+
 def test_frames_of_one_file_are_named_by_their_numbers(tmp_path):
     values = {"StudyInstanceUID": "1.2.4", "FrameOfReferenceUID": "1.2.5", "Modality": "CT", "PatientID": "a"}
     voxels = np.zeros(SHAPE, np.int16)
@@ -256,7 +310,31 @@ def test_frames_of_one_file_are_named_by_their_numbers(tmp_path):
     report = pydicom.dcmread(io.BytesIO(files["sr.dcm"]))
     (flat,), _ = groups_of(report)
     assert flat.roi.ContentSequence[0].referenced_frame_numbers == [source.frames[2].number + 1]
-    assert "seg.dcm" in files
+    segmentation = pydicom.dcmread(io.BytesIO(files["seg.dcm"]))
+    told = {
+        int(item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber): item
+        for item in segmentation.PerFrameFunctionalGroupsSequence
+    }
+    wanted = {source.frames[k].number + 1: source.frames[k].position for k in (1, 2, 3)}
+    assert told.keys() == wanted.keys()
+    for number, item in told.items():
+        assert np.allclose(item.PlanePositionSequence[0].ImagePositionPatient, wanted[number])
+    assert "pr_1.dcm" not in files  # its rescaling may change from frame to frame
+
+
+def test_memory_of_a_segmentation_goes_with_its_slices_and_not_with_the_number_of_results(tmp_path):
+    source = source_of(study(tmp_path / "in", shape=(256, 256, 24)))
+    results = [
+        result_about(source.grid, Box((9, 9, k), (99, 80, k + 1)), slice_index=k, pictures=())
+        for k in range(24)
+    ]
+    tracemalloc.start()
+    segmentation = segmentation_of(source, results)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (segmentation.number_of_segments, segmentation.NumberOfFrames) == (1, 24)
+    mask = 256 * 256 * 24
+    assert peak < 12 * mask < len(results) * mask  # one mask for each result would take the latter
 
 
 def test_a_radiograph_is_reported_in_pixels_and_without_a_segmentation(tmp_path):
@@ -264,9 +342,9 @@ def test_a_radiograph_is_reported_in_pixels_and_without_a_segmentation(tmp_path)
     (source,) = read_sources([file])
     result = result_about(source.grid, Box((3, 4, 0), (20, 14, 1)), slice_index=0)
     files = write_results(tmp_path / "out", [result], source)
-    assert [path.name for path in files] == ["pdf.dcm", "report.pdf", "results.json", "sr.dcm"]
-    assert is_clean(tmp_path / "out" / "sr.dcm")
-    assert is_clean(tmp_path / "out" / "pdf.dcm")
+    assert [path.name for path in files] == ["pdf.dcm", "pr_1.dcm", "report.pdf", "results.json", "sr.dcm"]
+    for name in ("sr", "pdf", "pr_1"):
+        assert is_clean(tmp_path / "out" / f"{name}.dcm")
     (flat,), () = groups_of(pydicom.dcmread(tmp_path / "out" / "sr.dcm"))
     assert flat.roi.value[0].tolist() == [3, 4]
     assert flat.roi.value[2].tolist() == [20, 14]
@@ -334,31 +412,10 @@ def test_results_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
-@pytest.mark.parametrize("seed", [0, 5, 17, 30])
-def test_a_mask_on_turned_axes_comes_back_to_the_axes_of_the_series(seed):
-    generator = np.random.default_rng(seed)
-    order, flips = generator.permutation(3), generator.integers(0, 2, 3)
-    affine = np.eye(4)
-    affine[:3, :3] = np.linalg.qr(generator.normal(size=(3, 3)))[0] * generator.uniform(0.5, 3, 3)
-    affine[:3, 3] = generator.normal(size=3) * 100
-    mask = generator.random((4, 5, 6)) > 0.5
-    turned_mask = mask[tuple(slice(None, None, -1 if f else 1) for f in flips)].transpose(order)
-    way = np.zeros((4, 4))  # from voxels of the turned mask to those of the series
-    way[3, 3] = 1
-    for axis, source in enumerate(order):
-        way[source, axis] = -1 if flips[source] else 1
-        way[source, 3] = mask.shape[source] - 1 if flips[source] else 0
-    grid = Grid(mask.shape, affine)
-    assert (on_grid(turned_mask, affine @ way, grid) == mask).all()
-    with pytest.raises(GeometryError, match="another grid"):
-        on_grid(turned_mask, affine @ way @ np.diag([1.1, 1, 1, 1]), grid)
-
-
 def test_what_lies_outside_the_series_is_no_result():
     grid = Grid((4, 4, 2), np.eye(4))
     for wrong in (
         {"looks": result_about(Grid((9, 9, 9), np.eye(4)), Box((1, 1, 1), (8, 8, 8))).looks},
-        {"focus": mask_of(Box((0, 0, 0), (1, 1, 1)), Grid((4, 4, 3), np.eye(4)))},
         {"slice_index": 2},
     ):
         values = {"name": "a", "question": "b", "answer": "c", "confidence": 1.0, "grid": grid} | wrong

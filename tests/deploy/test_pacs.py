@@ -53,6 +53,7 @@ class Orthanc:
             "HttpPort": self.http,
             "DicomPort": self.dicom,
             "DicomAet": "ORTHANC",
+            "DicomScuTimeout": 120,
             "RemoteAccessAllowed": False,
             "AuthenticationEnabled": False,
             "SslEnabled": False,
@@ -118,12 +119,12 @@ def test_a_study_of_a_pacs_is_answered_and_its_results_are_found_under_it(tmp_pa
     finally:
         loop.stop()
     found = orthanc.series_of("1.2.3.77")
-    assert found == {"CT": 3, "SR": 1, "DOC": 1} | ({"SEG": 1} if "SEG" in found else {})
+    assert found == {"CT": 3, "SR": 1, "DOC": 1} | ({"SEG": 1, "PR": 1} if "SEG" in found else {})
     assert len(orthanc.ask("/patients")) == 1
     assert list((tmp_path / "studies").iterdir()) == []
 
 
-def test_a_segmentation_is_taken_by_the_pacs(tmp_path, orthanc):
+def test_a_segmentation_and_a_presentation_are_taken_by_the_pacs(tmp_path, orthanc):
     from deploy_cases import result_about, source_of
 
     from medeyes_monai.deploy.writers import write_results
@@ -132,8 +133,8 @@ def test_a_segmentation_is_taken_by_the_pacs(tmp_path, orthanc):
     source = source_of(study(tmp_path / "in", StudyInstanceUID="1.2.3.78"))
     files = write_results(tmp_path / "out", [result_about(source.grid, Box((1, 1, 1), (5, 5, 4)))], source)
     objects = [path for path in files if path.suffix == ".dcm"]
-    assert send([*source.paths, *objects], Peer("127.0.0.1", orthanc.dicom, "ORTHANC")) == 9
-    assert orthanc.series_of("1.2.3.78") == {"CT": 6, "SR": 1, "SEG": 1, "DOC": 1}
+    assert send([*source.paths, *objects], Peer("127.0.0.1", orthanc.dicom, "ORTHANC")) == 10
+    assert orthanc.series_of("1.2.3.78") == {"CT": 6, "SR": 1, "SEG": 1, "DOC": 1, "PR": 1}
 
 
 def test_what_comes_lies_under_numbers_and_a_study_that_cannot_be_answered_goes(tmp_path, caplog):
@@ -163,7 +164,8 @@ def test_what_comes_lies_under_numbers_and_a_study_that_cannot_be_answered_goes(
     assert list((tmp_path / "b").iterdir()) == []
 
 
-def test_what_an_association_brought_that_breaks_off_is_removed(tmp_path):
+@pytest.mark.parametrize("end", ["abort", "vanish"])
+def test_what_an_association_brought_that_breaks_off_is_removed(tmp_path, end):
     from pynetdicom import AE
 
     (file,) = sorted(study(tmp_path / "in", shape=(4, 4, 1)).iterdir())
@@ -176,7 +178,10 @@ def test_what_an_association_brought_that_breaks_off_is_removed(tmp_path):
         link = entity.associate("127.0.0.1", port)
         assert link.send_c_store(one).Status == 0
         assert len(list((tmp_path / "a").rglob("*.dcm"))) == 1
-        link.abort()
+        if end == "abort":
+            link.abort()
+        else:  # as a process that was killed: the connection goes without a word
+            link.dul.socket.close()
         wait_until(lambda: not list((tmp_path / "a").iterdir()))
     finally:
         receiver.stop()

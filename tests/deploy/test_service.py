@@ -5,6 +5,7 @@ import gzip
 import http.client
 import io
 import json
+import struct
 import threading
 import time
 import zipfile
@@ -185,6 +186,9 @@ def bad_zips():
     liar = bytearray(zipped({"a": b"\0" * 2_000_000}))
     for place in (liar.index(b"PK\x01\x02") + 24, 22):  # the sizes that the directory and the file declare
         liar[place : place + 4] = (1000).to_bytes(4, "little")
+    claim = bytearray(zipped({"a": b"x"}, extra=struct.pack("<HHQ", 1, 8, 10 * 2**30)))
+    place = claim.index(b"PK\x01\x02") + 24
+    claim[place : place + 4] = b"\xff" * 4  # the size stands in the extra field
     locked = bytearray(zipped({"a": b"x"}))
     locked[locked.index(b"PK\x01\x02") + 8] |= 1
     return {
@@ -193,6 +197,7 @@ def bad_zips():
         "absolute": (zipped({"/Somebody": b"x"}), "place outside itself"),
         "windows": (zipped({"C:\\Somebody": b"x"}), "place outside itself"),
         "link": (zipped({"a": b"/etc/passwd"}, create_system=3, external_attr=0o120777 << 16), "a link"),
+        "claim": (bytes(claim), "declares 10,737,418,240 bytes"),
         "bomb": (zipped({"a": b"\0" * 2_000_000}), "declares 2,000,000 bytes"),
         "liar": (bytes(liar), "cannot be unpacked"),
         "locked": (bytes(locked), "is encrypted"),
@@ -282,6 +287,31 @@ def test_who_waits_too_long_or_leaves_gives_the_place_back_and_nothing_stays(mod
         wait_until(lambda: jobs.free == 2)
         wait_until(lambda: server.left() == [])
         assert gate.asked == 1
+
+
+def test_who_leaves_while_sending_or_while_the_model_works_leaves_nothing_behind(model, tmp_path, caplog):
+    caplog.set_level("INFO", "medeyes_monai.deploy.guard")
+    gate = Gate(model.inferer)
+    body, kind = form(PICTURE + b"\0" * 2**21, question=ASKED)
+    with serving(replace(model, inferer=gate), tmp_path / "s", places=1) as server:
+        jobs = server.app.state.service.jobs
+        for number, sent in enumerate((len(body) // 2, len(body)), start=1):
+            link = http.client.HTTPConnection("127.0.0.1", server.port)
+            link.putrequest("POST", "/v1/answers")
+            link.putheader("Content-Type", kind)
+            link.putheader("Content-Length", str(len(body)))
+            link.endheaders(body[:sent])
+            wait_until(lambda: jobs.free == 0)
+            wait_until(lambda sent=sent: sent < len(body) or gate.asked == 1)
+            link.close()
+            wait_until(lambda number=number: caplog.text.count("POST 499") == number)
+            if sent == len(body):
+                assert jobs.free == 0  # the model still works
+                gate.opened.set()
+            wait_until(lambda: jobs.free == 1)
+            wait_until(lambda: server.left() == [])
+        assert gate.asked == 1
+        assert server.post()[0] == 200
 
 
 def test_who_sends_too_slowly_is_told_and_nothing_stays(model, tmp_path):
