@@ -48,8 +48,9 @@ def policy(builder, tmp_path_factory):
     return HuggingFacePolicy(folder, freeze_vision=False)
 
 
-def test_the_configuration_shows_volumes_as_the_benchmark_does_by_default():
-    given = ConfigParser.load_config_file(ROOT / "configs" / "volume.yaml")
+@pytest.mark.parametrize("file", ["volume.yaml", "evaluation/volume.yaml"])
+def test_a_configuration_shows_volumes_as_the_benchmark_does_by_default(file):
+    given = ConfigParser.load_config_file(ROOT / "configs" / file)
     assert {key: given["scene"][key] for key in phantom_scene.keywords} == {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in phantom_scene.keywords.items()
