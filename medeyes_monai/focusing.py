@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
@@ -23,6 +23,7 @@ from medeyes_monai.scenes import ImageScene, VolumeScene
 
 __all__ = ["configured_search", "focus_on", "read_any"]
 
+PATCH = 32  # pixels; without a policy, nobody reads the pictures but the reader of the page
 NEEDS_ANNOTATIONS = "AnnotationExpert"
 """Reads what data say of an image; of an image that has just come, nothing is said."""
 
@@ -105,14 +106,14 @@ def focus_on(
         >>> focus.boxes[0].contains((44, 12, 24)), (out / "index.html").is_file()
         (True, True)
     """
-    patch = {} if policy is None else {"patch": policy.patch}
+    patch = PATCH if policy is None else policy.patch
     infer = FocusInferer(
         expert,
-        scene=partial(ImageScene, **patch),
-        volume_scene=partial(VolumeScene, window=window, **patch),
+        scene=partial(ImageScene, patch=patch),
+        volume_scene=partial(VolumeScene, window=window, patch=patch),
         **budget,
     )
-    focus: Focus = infer(image, policy, question=question)
-    write_focus(focus, directory)
-    write_focus_report(directory, [focus], title=question)
-    return focus
+    found = cast(Focus, infer(image, policy, question=question))  # one image, not a batch
+    write_focus(found, directory)
+    write_focus_report(directory, [found], title=question)
+    return found
