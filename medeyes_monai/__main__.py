@@ -1,6 +1,6 @@
 """The command line: ``python -m medeyes_monai train``, ``evaluate`` or ``infer`` runs a bundle's workflow.
 
-``compare`` puts evaluations that have run side by side.
+``compare`` puts evaluations that have run side by side; ``focus`` searches one image or volume.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     asked = _parser().parse_args(arguments)
     try:
-        (_compare if asked.verb == "compare" else _run)(asked)
+        {"compare": _compare, "focus": _focus}.get(asked.verb, _run)(asked)
     except KeyboardInterrupt:
         print(_STOPPED.get(asked.verb, "stopped"), file=sys.stderr)
         return EXIT_STOPPED
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
             own.add_argument("--image", help="an image, a folder of images, or a datalist")
             own.add_argument("--question", help="what is asked about each image")
     _add_compare(verbs)
+    _add_focus(verbs)
     return parser
 
 
@@ -101,6 +102,21 @@ def _add_compare(verbs: Any) -> None:
     own.add_argument("--preset", default="own", help="protocol by which answers are scored")
     own.add_argument("--shared", action="store_true", help="compare on the questions that all have")
     own.add_argument("--output", type=Path, help="folder for comparison.md and comparison.json")
+    own.add_argument("--debug", action="store_true", help="show where an error comes from")
+
+
+def _add_focus(verbs: Any) -> None:
+    words = "look closer and closer at an image or a volume, and write where"
+    own = verbs.add_parser("focus", help=words, description=words)
+    own.add_argument("--image", type=Path, required=True, help="a file, or a folder of DICOM slices")
+    own.add_argument("--question", required=True, help="what is looked for")
+    own.add_argument("--output", type=Path, required=True, help="folder for maps, markups, JSON and a page")
+    own.add_argument("--expert", metavar="NAME|FILE", help="who points at places, as of train")
+    own.add_argument("--policy", metavar="FOLDER", help="who looks on and answers")
+    own.add_argument("--looks", type=int, default=4, help="most looks")
+    own.add_argument("--seconds", type=float, help="time after which no look is begun")
+    own.add_argument("--window", help="how a volume is shown: a CT window by name, or [centre, width]")
+    own.add_argument("--bundle", type=Path, default=Path("bundle"), help="folder of the bundle")
     own.add_argument("--debug", action="store_true", help="show where an error comes from")
 
 
@@ -115,12 +131,15 @@ def _settings(asked: argparse.Namespace) -> dict[str, Any]:
 
 def _overlays(asked: argparse.Namespace) -> list[str]:
     """Return the files that are laid over the bundle's, the expert's last."""
-    from medeyes_monai.io.configs import find_overlay
-
     if getattr(asked, "expert", None) is None:
         return list(asked.config)
-    folder = asked.bundle.resolve().parent / "configs" / "experts"
-    return [*asked.config, str(find_overlay(asked.expert, folder))]
+    return [*asked.config, str(_expert_file(asked))]
+
+
+def _expert_file(asked: argparse.Namespace) -> Path:
+    from medeyes_monai.io.configs import find_overlay
+
+    return find_overlay(asked.expert, asked.bundle.resolve().parent / "configs" / "experts")
 
 
 def _run(asked: argparse.Namespace) -> None:
@@ -155,6 +174,34 @@ def _compare(asked: argparse.Namespace) -> None:
 
     table = compare_predictions(asked.runs, preset=asked.preset, shared=asked.shared, output=asked.output)
     print(table.markdown())
+
+
+def _focus(asked: argparse.Namespace) -> None:
+    import torch
+
+    from medeyes_monai.focusing import configured_search, focus_on, read_any
+    from medeyes_monai.io.configs import read_setting
+    from medeyes_monai.policy import HuggingFacePolicy
+
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    more: dict[str, Any] = {}
+    if asked.expert is not None:
+        more["expert"], more["navigator"] = configured_search(_expert_file(asked), asked.bundle, device)
+    if asked.policy is not None:
+        more["policy"] = HuggingFacePolicy(asked.policy, device=device)
+    if asked.window is not None:
+        more["window"] = read_setting(f"window={asked.window}")[1]
+    found = focus_on(
+        read_any(asked.image),
+        asked.question,
+        asked.output,
+        max_looks=asked.looks,
+        max_seconds=asked.seconds,
+        **more,
+    )
+    for place in found.places:
+        print(f"look {place.number}: voxels {place.box.corners} {place.finding}")
+    print(f"\n{found.answer or '(no answer)'}; ended: {found.ended}\nreport: {asked.output / 'index.html'}")
 
 
 def _reason(error: BaseException) -> MedEyesError | None:

@@ -1,5 +1,6 @@
 """Tools beyond the gaze: off unless asked for, written and read without loss, and right in millimetres."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,11 @@ from monai.data import MetaTensor
 from policies import FAMILIES, LookingPolicy, phantom_cases
 from test_protocol import boxes, strings
 
+from medeyes_monai.data.phantom3d import PhantomVQA3D
 from medeyes_monai.errors import ConfigError, GeometryError, ProtocolError
 from medeyes_monai.geometry import Box
 from medeyes_monai.inferers import EpisodeInferer
+from medeyes_monai.metrics.scoring import answers_match
 from medeyes_monai.protocol import MAX_COORDINATE, ToolForm, parse, parse_turn, render, render_call
 from medeyes_monai.reports import write_report
 from medeyes_monai.rewards.grammar import grammar
@@ -139,6 +142,20 @@ def test_lengths_and_volumes_of_a_phantom_are_true_to_a_voxel(spacing):
     assert whole.sides == pytest.approx([n * step for n, step in zip(box.extent, spacing, strict=True)])
     assert whole.diagonal == pytest.approx(np.linalg.norm(whole.sides))
     assert whole.volume_ml is None
+
+
+@pytest.mark.parametrize(("family", "least"), [("diameter", 0.8), ("volume", 0.8), ("density", 0.8)])
+def test_a_textured_lesion_is_measured_within_the_tolerance_of_its_question(family, least):
+    data, right = PhantomVQA3D("val", size=16, families=[family]), []
+    for index in range(len(data)):
+        case, kind = data[index], data.phantom(index).words[0]
+        lesion = next(f.box for f in case.scene.findings if f" {kind} " in f.label)
+        off = Box(tuple(v + 1 for v in lesion.start), tuple(v + 1 for v in lesion.stop))
+        reply = Measure().use(ToolCall("Measure", box=off), case.scene).reply
+        pattern = {"diameter": r"ball of ([\d.]+ mm)", "volume": r"([\d.]+ ml)", "density": r"mean (-?\d+)"}
+        said = re.findall(pattern[family], reply)
+        right.append(bool(said) and answers_match(said[-1], case))
+    assert np.mean(right) > least
 
 
 def test_where_nothing_stands_out_only_the_region_is_measured():

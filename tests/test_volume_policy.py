@@ -1,7 +1,6 @@
 """The policy for volumes: its script begins with what is known, and teaches what the benchmark asks."""
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from medeyes_monai.data.phantom import PhantomReader, PhantomVQA
 from medeyes_monai.data.phantom3d import PhantomVQA3D, phantom_scene
 from medeyes_monai.data.phantom3d_words import LOOK_FAMILIES_3D, PhantomReader3D
 from medeyes_monai.metrics.scoring import answers_match
@@ -21,17 +21,23 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def builder():
-    """The program that builds the policy, loaded without running it."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    spec = importlib.util.spec_from_file_location(
-        "build_volume_policy", ROOT / "scripts" / "build_volume_policy.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(ROOT / "scripts"))
+def scripts():
+    """Import a script or a part of one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        yield importlib.import_module
+
+
+@pytest.fixture(scope="module")
+def builder(scripts):
+    """The program that builds the policy."""
+    return scripts("build_volume_policy")
+
+
+@pytest.fixture(scope="module")
+def paths(scripts):
+    """How scans that are taught are drawn."""
+    return scripts("supervised.paths")
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +48,9 @@ def policy(builder, tmp_path_factory):
     return HuggingFacePolicy(folder, freeze_vision=False)
 
 
-def test_the_configuration_shows_volumes_as_the_benchmark_does_by_default():
-    given = ConfigParser.load_config_file(ROOT / "configs" / "volume.yaml")
+@pytest.mark.parametrize("file", ["volume.yaml", "evaluation/volume.yaml"])
+def test_a_configuration_shows_volumes_as_the_benchmark_does_by_default(file):
+    given = ConfigParser.load_config_file(ROOT / "configs" / file)
     assert {key: given["scene"][key] for key in phantom_scene.keywords} == {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in phantom_scene.keywords.items()
@@ -51,23 +58,74 @@ def test_the_configuration_shows_volumes_as_the_benchmark_does_by_default():
     assert given["gaze_families"] == list(LOOK_FAMILIES_3D)
 
 
-def test_scans_that_are_taught_are_right_wherever_what_was_seen_gives_an_answer(builder):
-    data, hits = PhantomVQA3D("train", size=9, families=builder.FAMILIES), []
+def benchmark(dimensions, builder, scripts):
+    """Return what is taught about pictures or volumes, some questions, and their reader."""
+    if dimensions == 3:
+        return builder.COURSE, PhantomVQA3D("train", size=9, families=builder.FAMILIES), PhantomReader3D()
+    return scripts("build_tiny_policy").COURSE, PhantomVQA("train", size=7), PhantomReader()
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_scans_that_are_taught_are_right_wherever_what_was_seen_gives_an_answer(
+    dimensions, builder, scripts, paths
+):
+    course, data, reader = benchmark(dimensions, builder, scripts)
+    hits = []
     for case in (data[i] for i in range(len(data))):
         centres = [finding.box.centre for finding in case.scene.findings if finding.subtle]
         for draw in range(3):
-            path = builder.random_stop_path(case, draw, 0)
+            path = paths.random_stop_path(course, case, draw, 0, paths.PATIENT)
             thoughts = [*(look.reasoning for look in path.fixations), path.reasoning][1:]
             seen = [thought.partition(";")[0] for thought in thoughts]
-            if PhantomReader3D().read(case.question, seen, ()).decisive:
+            if reader.read(case.question, seen, ()).decisive:
                 assert answers_match(path.answer, case)
             hits += [any(box.contains(centre) for centre in centres) for box in path.boxes]
     assert np.mean(hits) > 0.9  # the others are off by more than half a region
 
 
-def test_a_box_of_six_numbers_survives_being_written_in_the_policys_frame(builder, policy):
+def test_the_axial_slices_of_a_look_that_is_taught_lie_inside_the_candidate(builder):
+    data, inside = PhantomVQA3D("train", size=8, families=["presence"]), []
+    for case in (data[i] for i in range(len(data))):
+        rng = np.random.default_rng(0)
+        for finding in (f for f in case.scene.findings if f.subtle):
+            box = builder.COURSE.region(finding, case.scene, rng)
+            axial = [panel for panel in case.scene.look_sheet(box).panels if panel.plane == "axial"]
+            assert {panel.place.extent for panel in axial} == {(32, 32)}  # a pixel for each voxel
+            inside += [finding.box.start[2] < panel.label < finding.box.stop[2] - 1 for panel in axial]
+    assert np.mean(inside) > 0.9
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_candidate_is_taught_in_the_token_and_the_quarter_that_show_it(dimensions, builder, scripts):
+    course, data, _ = benchmark(dimensions, builder, scripts)
+    case = data[0]
+    shown = case.scene.overview().pixels
+    for finding in (f for f in case.scene.findings if f.subtle):
+        token, quarter, across, down = course.place(finding)
+        column, row = token % 4 * 32 + quarter % 2 * 16, token // 4 * 32 + quarter // 2 * 16
+        x, y = round(column + 16 * (across + 0.5)), round(row + 16 * (down + 0.5))
+        cell = shown[row // 32 * 32 + 8 : row // 32 * 32 + 32, column // 32 * 32 : column // 32 * 32 + 32]
+        assert shown[y, x, 0] > np.median(cell)
+
+
+def test_haste_stops_after_one_look_and_patience_does_not(builder, paths):
+    data = PhantomVQA3D("train", size=4, families=["side"])
+    cases = [data[i] for i in range(len(data))]
+
+    def looks(stop_after):
+        drawn = [
+            paths.random_stop_path(builder.COURSE, case, draw, 0, stop_after)
+            for case in cases
+            for draw in range(12)
+        ]
+        return np.mean([len(path.boxes) for path in drawn])
+
+    assert looks(paths.HASTY) < 1.6 < looks(paths.PATIENT)  # 1.4 and 2.5 where there are four to look at
+
+
+def test_a_box_of_six_numbers_survives_being_written_in_the_policys_frame(builder, paths, policy):
     case = PhantomVQA3D("train", size=1, families=["presence"])[0]
-    path = builder.random_stop_path(case, 1, 0)
+    path = paths.random_stop_path(builder.COURSE, case, 1, 0, paths.PATIENT)
     episode = write_episode(path, case, policy)
     assert episode.trajectory.boxes
     for wanted, written in zip(path.boxes, episode.trajectory.boxes, strict=True):
@@ -95,12 +153,21 @@ def test_the_policy_begins_with_the_weights_and_the_words_of_the_one_for_picture
         assert torch.equal(tables[0][ours], tables[1][theirs])
 
 
-def test_what_is_told_in_words_is_taught_only_where_it_gives_an_answer(builder, policy):
+def test_what_is_told_in_words_is_taught_only_where_it_gives_an_answer(builder, scripts, policy):
     rng = np.random.default_rng(0)
     for _ in range(8):
-        episode = builder.told_episode(policy, rng)
+        episode = scripts("supervised.reading").told_episode(policy, builder.COURSE, rng)
         text = policy.decode(episode.token_ids.tolist())
         assert ("None" in text) == (not episode.response_mask[-1])
+
+
+@pytest.mark.parametrize("script", ["build_tiny_policy", "build_volume_policy"])
+def test_a_build_of_a_few_steps_writes_a_policy_that_is_loaded(script, scripts, tmp_path, monkeypatch):
+    stages = [f"--{name}-steps=1" for name in ("perception", "reading", "protocol", "hasty")]
+    size = ["--images=2"] if script == "build_tiny_policy" else ["--volumes=2", "--workers=0"]
+    monkeypatch.setattr("sys.argv", [script, f"--output={tmp_path}", "--batch=2", *stages, *size])
+    scripts(script).main()
+    assert HuggingFacePolicy(tmp_path).core.dtype == torch.float32
 
 
 @pytest.mark.slow

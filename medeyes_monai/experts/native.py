@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from monai.transforms import SpatialCrop
 
 from medeyes_monai.errors import ExpertError
-from medeyes_monai.geometry import Box
+from medeyes_monai.geometry import Box, within
 from medeyes_monai.scenes import Scene
 
 __all__ = ["crop_of", "least_extent", "moved", "native_image", "voxel_mm"]
@@ -63,7 +63,7 @@ def voxel_mm(scene: Scene) -> tuple[float, ...]:
 
 
 def least_extent(scene: Scene, extent: int) -> tuple[int, ...]:
-    """Return a smallest extent for each axis: of a picture the same, of a volume the same in millimetres.
+    """Return a smallest extent for each axis: of a picture the same, of a volume as many millimetres.
 
     Args:
         scene: The image.
@@ -79,8 +79,7 @@ def least_extent(scene: Scene, extent: int) -> tuple[int, ...]:
     """
     if len(scene.shape) == 2:
         return (extent, extent)
-    sizes = voxel_mm(scene)
-    return tuple(max(1, round(extent * min(sizes) / size)) for size in sizes)
+    return within(extent, voxel_mm(scene))
 
 
 def moved(box: Box, by: tuple[int, ...]) -> Box:

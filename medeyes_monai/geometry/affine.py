@@ -7,6 +7,7 @@ where the affine puts index 0. Millimetres are those of the RAS+ world unless sa
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,16 @@ import numpy.typing as npt
 from medeyes_monai.errors import GeometryError
 from medeyes_monai.geometry.box import Box
 
-__all__ = ["Affine", "carry_box", "check_affine", "from_world", "shear_of", "spacing_of", "to_world"]
+__all__ = [
+    "Affine",
+    "carry_box",
+    "check_affine",
+    "from_world",
+    "shear_of",
+    "spacing_of",
+    "to_world",
+    "within",
+]
 
 Affine = npt.NDArray[np.float64]
 """4x4, from voxel indices to millimetres."""
@@ -25,6 +35,7 @@ FLATTEST = 1e-6
 """An affine is singular below this volume of its normed axes."""
 MOST_SHEAR = 0.01
 """Largest cosine between two axes that still counts as a right angle: 0.6 degrees."""
+ROUNDING = 1e-6  # of a quotient of sizes that are equal but for the last digit
 WHOLE = 0.05
 """A carried corner may be this far from a whole voxel. Unit: voxels."""
 
@@ -87,6 +98,23 @@ def spacing_of(affine: npt.ArrayLike) -> tuple[float, float, float]:
     """
     x, y, z = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0).tolist()
     return (x, y, z)
+
+
+def within(voxels: int, spacing_mm: Sequence[float]) -> tuple[int, ...]:
+    """Return the extents that are as long as some voxels of the finest axis, or just shorter, at least 1.
+
+    Never longer, so that a region that fits a picture along the finest axis is not shrunk for another.
+
+    Args:
+        voxels: Extent along the finest axis.
+        spacing_mm: Size of a voxel along each axis.
+
+    Example:
+        >>> within(32, (2.4, 2.4, 5.0))
+        (32, 32, 15)
+    """
+    finest = min(spacing_mm)
+    return tuple(max(1, math.floor(voxels * finest / mm + ROUNDING)) for mm in spacing_mm)
 
 
 def to_world(point: Sequence[float], affine: Affine) -> tuple[float, float, float]:

@@ -17,7 +17,7 @@ from monai.bundle.utils import merge_kv
 
 from medeyes_monai.errors import ConfigError
 
-__all__ = ["check_config", "find_overlay", "read_setting"]
+__all__ = ["check_config", "find_overlay", "read_config", "read_setting"]
 
 _NOT_ARGUMENTS = ConfigComponent.non_arg_keys
 
@@ -46,10 +46,10 @@ def check_config(base: str | Path, overlays: Sequence[str | Path] = (), **settin
         Traceback (most recent call last):
         medeyes_monai.errors.ConfigError: settings: unknown key 'rat'; did you mean 'rate'?
     """
-    parser = ConfigParser(_read(Path(base)))
+    parser = ConfigParser(read_config(base))
     problems: list[str] = []
     for file in map(Path, overlays):
-        problems += _lay_over(parser, _read(file), file.name)
+        problems += _lay_over(parser, read_config(file), file.name)
     problems += _lay_over(parser, settings, "settings")
     if not problems:
         problems = [*_wrong_components(parser.get()), *_wrong_references(parser)]
@@ -119,7 +119,13 @@ def find_overlay(name: str, folder: str | Path) -> Path:
     raise ConfigError(f"{name!r} is unknown; {way_out}known: {', '.join(known)}")
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Return what a configuration file holds, nothing of it built.
+
+    Raises:
+        ConfigError: If it is missing, cannot be read, or maps no ids to values.
+    """
+    file = Path(path)
     if not file.is_file():
         raise ConfigError(f"configuration {file} does not exist; give the path of a .yaml or .json file")
     try:

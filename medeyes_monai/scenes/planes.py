@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -91,10 +92,16 @@ def _resized(grey: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 def _write(panel: Picture, number: int) -> None:
     """Write a number into the upper left corner, white on black."""
-    dots = _dots(str(number))
     scale = max(1, min(panel.shape[:2]) // (LABEL_SHARE * len(DIGITS["0"])))
-    stamp = np.kron(dots, np.ones((scale, scale), np.uint8))[: panel.shape[0], : panel.shape[1]] * WHITE
+    stamp = _stamp(number, scale)[: panel.shape[0], : panel.shape[1]]
     panel[: stamp.shape[0], : stamp.shape[1]] = stamp[..., None]
+
+
+@lru_cache(maxsize=4096)
+def _stamp(number: int, scale: int) -> Picture:
+    """Return a number as it is written, each dot a square of some pixels. It is shared: do not change it."""
+    stamp: Picture = np.kron(_dots(str(number)), np.ones((scale, scale), np.uint8)) * WHITE
+    return stamp
 
 
 def _dots(text: str) -> Picture:

@@ -11,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 
 from medeyes_monai.errors import ConfigError, GeometryError
-from medeyes_monai.geometry import Box, spacing_of
+from medeyes_monai.geometry import Box, spacing_of, within
 from medeyes_monai.geometry import to_world as point_to_world
 from medeyes_monai.geometry.affine import Affine
 from medeyes_monai.scenes.base import Finding, View
@@ -95,10 +95,7 @@ class StreamedScene:
         if not all(finding.box.is_inside(self._shape) for finding in findings):
             raise GeometryError(f"{key}: a finding is not inside the volume of {self._shape} voxels")
         self._findings = tuple(findings)
-        finest, least = min(self._spacing), self._views["min_extent"]
-        self._crop = RegionCrop(
-            self._views["context"], [max(1, round(least * finest / mm)) for mm in self._spacing]
-        )
+        self._crop = RegionCrop(self._views["context"], within(self._views["min_extent"], self._spacing))
 
     @property
     def key(self) -> str:

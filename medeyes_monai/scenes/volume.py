@@ -13,7 +13,7 @@ import torch
 from monai.data import MetaTensor
 
 from medeyes_monai.errors import GeometryError
-from medeyes_monai.geometry import Box, spacing_of
+from medeyes_monai.geometry import Box, spacing_of, within
 from medeyes_monai.geometry import to_world as point_to_world
 from medeyes_monai.scenes.base import Finding, View
 from medeyes_monai.scenes.content import digest_of
@@ -60,8 +60,8 @@ class VolumeScene:
         projection: What a cell shows of its slab: ``"mip"``, ``"mean"`` or ``"central"``.
         look_slices: Axial slices of a look.
         context: Each side of a box that is looked at is multiplied by this.
-        min_extent: Smallest side of a region, along the finest axis in voxels and along the others the same
-            in millimetres. Not along z for a box one slice thick.
+        min_extent: Smallest side of a region, along the finest axis in voxels and along the others as
+            many millimetres or just less. Not along z for a box one slice thick.
         window: A CT window's name or (centre, width); a task's name (``CT_TASKS``) or three windows, shown
             as red, green and blue; None stretches between the 0.5th and 99.5th percentile.
         labels: Whether slice numbers are drawn.
@@ -124,8 +124,7 @@ class VolumeScene:
         self._spacing = spacing_of(self._affine)
         self._findings = carried(findings, given, self._affine, key)
         self._to_grey = grey_of(window, self._voxels, key)
-        finest = min(self._spacing)
-        self._crop = RegionCrop(context, [max(1, round(min_extent * finest / mm)) for mm in self._spacing])
+        self._crop = RegionCrop(context, within(min_extent, self._spacing))
         self._look_settings = {"patch": patch, "max_pixels": look_pixels, "slices": look_slices}
         self._projection: Projection = projection
         self._sheet = contact_sheet(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,19 @@ __all__ = ["Mask", "Measure", "Measurement", "centre_object", "measure"]
 Mask = npt.NDArray[np.bool_]
 """Which voxels of a region belong to something, of the shape of the region's extent."""
 
-BINS = 128  # of the histogram that is divided in two
 SMOOTH = 0.6
 """Noise is smoothed so far before values are divided, so that none of it sticks to an object; chosen, since
-larger values and a median lost thin ends. Unit: voxels."""
+larger values lost thin ends and a tenth of a small ball. Unit: voxels of the finest axis."""
+CLOSED = 1.5
+"""Gaps as narrow as twice this belong to an object, so that a texture does not take it apart; chosen, since
+larger values join neighbours. Unit: voxels of the finest axis."""
+CONTEXT = 1.5
+"""A region is grown by this to see the surroundings of what fills it."""
+CORE, SHELL = 0.5, 1.22
+"""Within the first share of the region that was asked for is the object, outside of the second is not."""
+SURE_SHARE = 75
+"""Percentile of the surroundings from which an object stands out: not of all of them, since another may be
+near, and not of half, since half may be air or fat."""
 ML = 1000.0  # mm³
 
 
@@ -49,6 +58,11 @@ class Measurement:
     sd: float
     volume_ml: float | None = None
     unit: str = "mm"
+
+    @property
+    def ball_mm(self) -> float | None:
+        """Diameter of a ball of the same volume, which one voxel more or less changes little."""
+        return None if self.volume_ml is None else float(np.cbrt(6 * self.volume_ml * ML / np.pi))
 
 
 def measure(scene: Scene, box: Box, mask: Mask | None = None) -> Measurement:
@@ -87,26 +101,29 @@ def measure(scene: Scene, box: Box, mask: Mask | None = None) -> Measurement:
 def centre_object(scene: Scene, box: Box) -> Mask | None:
     """Return what lies in the middle of a region and stands out from its surroundings, or None.
 
-    The values are divided in two where that separates them best (Otsu), and the connected part of the side
-    to which the centre belongs is taken, holes filled. Where it reaches most of the region's faces, it is
-    the surroundings and not an object.
+    What is brighter (or darker) than half way between the middle and the surroundings is divided into
+    connected parts, narrow gaps closed, and that of the middle is taken, holes filled. Where it reaches most
+    of the region's faces, it is the surroundings and not an object.
 
     Args:
         scene: The image.
-        box: The region, inside the scene. Unit: voxels of the scene.
+        box: The region, inside the scene, with something of the surroundings. Unit: voxels of the scene.
 
     Raises:
         GeometryError: As :func:`measure`.
     """
-    values, _, _ = _voxels(scene, box)
+    values, spacing, _ = _voxels(scene, box)
     if values.min() == values.max():
         return None
-    values = ndimage.gaussian_filter(values, SMOOTH)
-    core = tuple(slice((n - 1) // 2, n // 2 + 1) for n in values.shape)
-    threshold = _otsu(values)
-    bright = bool(np.median(values[core]) > threshold)
-    parts, _ = ndimage.label((values > threshold) == bright)
-    numbers = parts[core][parts[core] > 0]
+    finest = [min(spacing) / mm for mm in spacing]
+    smooth = ndimage.gaussian_filter(values, [SMOOTH * n for n in finest])
+    away = _from_middle(values.shape) * CONTEXT
+    middle = away <= max(CORE, away.min())
+    core, shell = values[middle].mean(), smooth[away >= min(SHELL, away.max())]
+    bright = bool(core > np.median(shell))
+    around = np.percentile(shell, SURE_SHARE if bright else 100 - SURE_SHARE)
+    parts, _ = ndimage.label(_closed((smooth > (core + around) / 2) == bright, finest))
+    numbers = parts[middle & (parts > 0)]
     if not numbers.size:
         return None
     found: Mask = ndimage.binary_fill_holes(parts == np.bincount(numbers).argmax())
@@ -115,19 +132,22 @@ def centre_object(scene: Scene, box: Box) -> Mask | None:
 
 
 class Measure:
-    """Measures a region: its sides and diagonal, and what lies in its middle: sides, volume, mean and SD.
+    r"""Measures a region: its sides and diagonal, and what lies in its middle: sides, volume, mean and SD.
 
     Args:
         outline: Draws what is measured inside a region, such as an expert's mask; None where there is
-            nothing. Without it, only the region itself is measured.
+            nothing. It is asked about a region that is larger by half, so that what fills the one that was
+            called for is seen whole. Without it, only the region itself is measured.
 
     Example:
         >>> from medeyes_monai.scenes import VolumeScene
         >>> image = np.zeros((1, 20, 20, 20), np.int16)
         >>> image[:, 5:9, 5:9, 5:15] = 80
         >>> scene = VolumeScene(image, key="a")
-        >>> print(Measure().use(ToolCall("Measure", box=Box((2, 2, 2), (12, 12, 18))), scene).reply)
-        box 10.0 x 10.0 x 16.0 mm, diagonal 21.4 mm; object 4.0 x 4.0 x 10.0 mm, 0.16 ml, mean 80, SD 0
+        >>> reply = Measure().use(ToolCall("Measure", box=Box((2, 2, 2), (12, 12, 18))), scene).reply
+        >>> print(reply.replace("; ", ";\n"))
+        box 10.0 x 10.0 x 16.0 mm, diagonal 21.4 mm;
+        object 4.0 x 4.0 x 10.0 mm, 0.16 ml (a ball of 6.7 mm), mean 80, SD 0
     """
 
     form = ToolForm("Measure", takes_box=True)
@@ -146,11 +166,13 @@ class Measure:
             return Outcome("a region is measured, give one", scene)
         whole = measure(scene, call.box)
         said = f"box {_sides(whole)}, diagonal {whole.diagonal:.1f} {whole.unit}"
-        mask = None if self.outline is None else self.outline(scene, call.box)
+        region = call.box.expand(scene.shape, CONTEXT)
+        mask = None if self.outline is None else self.outline(scene, region)
         if mask is None or not mask.any():
             return Outcome(f"{said}, mean {whole.mean:.0f}, SD {whole.sd:.0f}", scene)
-        inner = measure(scene, call.box, mask)
-        volume = "" if inner.volume_ml is None else f", {inner.volume_ml:.2f} ml"
+        inner = measure(scene, region, mask)
+        wide = inner.ball_mm
+        volume = "" if wide is None else f", {inner.volume_ml:.2f} ml (a ball of {wide:.1f} mm)"
         return Outcome(
             f"{said}; object {_sides(inner)}{volume}, mean {inner.mean:.0f}, SD {inner.sd:.0f}", scene
         )
@@ -174,14 +196,23 @@ def _voxels(scene: Scene, box: Box) -> tuple[npt.NDArray[np.float64], tuple[floa
     return values, spacing, "px" if values.ndim == 2 and spacing == (1.0, 1.0) else "mm"
 
 
-def _otsu(values: npt.NDArray[np.float64]) -> float:
-    """Return the value that divides a histogram into two groups with the largest variance between them."""
-    counts, edges = np.histogram(values, BINS)
-    middles = (edges[1:] + edges[:-1]) / 2
-    below = np.cumsum(counts)[:-1]
-    above = counts.sum() - below
-    total = np.cumsum(counts * middles)
-    means = total[:-1] / np.maximum(below, 1), (total[-1] - total[:-1]) / np.maximum(above, 1)
-    between = below * above * (means[0] - means[1]) ** 2
-    best = np.flatnonzero(between == between.max())
-    return float(edges[1:-1][best].mean())
+def _from_middle(shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Return how far each voxel is from the middle: 1 on the ellipsoid that touches the faces."""
+    axes = [(np.arange(n) + 0.5) / (n / 2) - 1 for n in shape]
+    return np.asarray(np.linalg.norm(np.stack(np.meshgrid(*axes, indexing="ij")), axis=0))
+
+
+def _closed(mask: Mask, finest: Sequence[float]) -> Mask:
+    """Close narrow gaps.
+
+    Args:
+        mask: What may have gaps.
+        finest: Length of a voxel of the finest axis along each axis. Unit: voxels.
+    """
+    reach = [int(CLOSED * n) for n in finest]
+    grid = np.meshgrid(*(np.arange(-r, r + 1) / n for r, n in zip(reach, finest, strict=True)), indexing="ij")
+    ball = np.linalg.norm(np.stack(grid), axis=0) <= CLOSED
+    padded = np.pad(mask, [(2 * r, 2 * r) for r in reach])
+    inside = tuple(slice(2 * r, 2 * r + n) for r, n in zip(reach, mask.shape, strict=True))
+    closed: Mask = ndimage.binary_closing(padded, ball)[inside]
+    return closed

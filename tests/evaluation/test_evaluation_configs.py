@@ -40,7 +40,7 @@ def test_a_configuration_of_an_evaluation_can_be_built(file, checkpoints, tmp_pa
     parser.update({"bundle_root": str(ROOT / "bundle"), "device": "cpu", "output_dir": str(tmp_path / "out")})
     parser.update(more)
     evaluator = parser.get_parsed_content("evaluator")
-    assert len(evaluator.dataset) == {"server": 504, "vqa_rad": 3}.get(file.stem, 2)
+    assert len(evaluator.dataset) == {"server": 504, "vqa_rad": 3, "volume": 270}.get(file.stem, 2)
     assert set(parser.get_parsed_content("changed")) == set(parser["conditions"])
     assert evaluator.identity["respondent"]["kind"] == ("chat" if file.stem == "server" else "policy")
     json.dumps(evaluator.identity)

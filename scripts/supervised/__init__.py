@@ -1,0 +1,1 @@
+"""Parts of ``scripts/build_tiny_policy.py`` and ``scripts/build_volume_policy.py``."""
