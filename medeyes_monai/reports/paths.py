@@ -19,7 +19,8 @@ from medeyes_monai.trajectory import Episode, Fixation, Trajectory
 __all__ = ["as_episode", "contact_sheet"]
 
 COLUMNS = 4
-INCHES = (3.4, 4.2)  # of one question
+PICTURE_INCHES = 3.4  # side of one question's picture, with what is around it
+LINE_INCHES = 0.14  # of a line under a picture
 _LETTERS = 52  # of a line under a picture
 _NOTHING = torch.zeros(0)
 
@@ -35,21 +36,27 @@ def contact_sheet(questions: Iterable[tuple[Case, Sequence[DrawnPath]]], path: P
         questions: Questions with the paths that were drawn for them; a question without paths is left out.
         path: PNG file to write; it appears complete or not at all.
     """
-    shown = [(case, paths) for case, paths in questions if paths]
+    shown = [(case, _best(paths), paths) for case, paths in questions if paths]
+    texts = [f"{_thoughts(best.trajectory)}\n{_verdict(best, case, paths)}" for case, best, paths in shown]
     rows = max(1, -(-len(shown) // COLUMNS))
-    figure = Figure(figsize=(COLUMNS * INCHES[0], rows * INCHES[1]), dpi=110, layout="constrained")
+    lines = 3 + max((text.count("\n") + 1 for text in texts), default=0)  # two for the question, one between
+    size = (COLUMNS * PICTURE_INCHES, rows * (PICTURE_INCHES + lines * LINE_INCHES))
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
     axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
     for ax in axes:
         ax.set_xticks([])
         ax.set_yticks([])
         ax.spines[:].set_visible(False)
-    for ax, (case, paths) in zip(axes, shown, strict=False):
-        best = max(paths, key=lambda drawn: (drawn.fate == "kept", len(drawn.trajectory.boxes)))
+    for ax, text, (case, best, _) in zip(axes, texts, shown, strict=False):
         ax.imshow(draw_overview(as_episode(best.trajectory, case), case), origin="upper")
         ax.set_title(_filled(case.question, 2), fontsize=9, loc="left", parse_math=False)
-        text = f"{_thoughts(best.trajectory)}\n{_verdict(best, case, paths)}"
         ax.set_xlabel(text, fontsize=7, loc="left", parse_math=False)
-    figure.supxlabel("dashed: findings in the data", fontsize=8, x=0.01, ha="left")
+    figure.supxlabel(
+        "dashed: findings in the data; in brackets: confidence, and how far several experts are apart",
+        fontsize=8,
+        x=0.01,
+        ha="left",
+    )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     write_atomic(path, buffer.getvalue())
@@ -70,6 +77,10 @@ def as_episode(path: Trajectory, case: Case) -> Episode:
     )
 
 
+def _best(paths: Sequence[DrawnPath]) -> DrawnPath:
+    return max(paths, key=lambda drawn: (drawn.fate == "kept", len(drawn.trajectory.boxes)))
+
+
 def _thoughts(path: Trajectory) -> str:
     looks = path.fixations
     found = [*(look.reasoning for look in looks[1:]), path.reasoning] if looks else []
@@ -82,7 +93,7 @@ def _thoughts(path: Trajectory) -> str:
 
 def _numbers(look: Fixation) -> str:
     """Return a look's confidence, and how far several experts are apart about it if they are."""
-    apart = f", experts apart by {look.disagreement:.2f}" if look.disagreement else ""
+    apart = f", apart {look.disagreement:.2f}" if look.disagreement else ""
     return f"{look.confidence or 0:.2f}{apart}"
 
 
