@@ -1,4 +1,5 @@
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,14 @@ from medeyes_monai.policy import HuggingFacePolicy
 from medeyes_monai.policy.tiny import make_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("network"):
+        try:
+            socket.getaddrinfo("huggingface.co", 443)
+        except OSError:
+            pytest.skip("needs the internet")
 
 
 @pytest.fixture(scope="session")

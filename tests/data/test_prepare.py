@@ -394,5 +394,6 @@ def test_without_a_network_the_hub_is_refused_with_the_way_out(monkeypatch, tmp_
 @pytest.mark.network
 @pytest.mark.slow
 def test_vqa_rad_of_the_hub_has_the_published_counts(tmp_path):
+    pytest.importorskip("datasets", reason="needs the extra data")
     done = prepare(open_release("vqa_rad", "hub"), "vqa_rad", tmp_path, quiet=True)
     assert done.warnings == ()
