@@ -40,6 +40,7 @@ from medeyes_monai.training.monitors import (
     Probe,
     RewardCollapse,
     SuperficialFocusing,
+    VanishingLooks,
 )
 from medeyes_monai.training.monitors.probes import gap_growth
 from medeyes_monai.trajectory import Fixation, Trajectory
@@ -48,6 +49,7 @@ BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 TINY = BUNDLE / "models" / "tiny_policy"
 LOGPROB, REWARD, OVERLAP = "expert/logprob_mean", "policy/reward", "policy/expert_overlap"
 COSINE, ENTROPY, UNIFORM = "gradient_cosine", "policy/entropy_mean", "policy/zero_variance_share"
+LOOKS = "policy/looks"
 N = 40
 
 
@@ -89,6 +91,8 @@ FAILING = {
     "entropy falls": (EntropyCollapse, {ENTROPY: noisy(0.3, 0.01, 0.005)}),
     "certain from the start": (EntropyCollapse, {ENTROPY: noisy(0.002, 0.002, 0.0)}),
     "groups are uniform": (RewardCollapse, {UNIFORM: noisy(0.1, 0.95, 0.05), REWARD: STUCK}),
+    "looks vanish": (VanishingLooks, {LOOKS: noisy(1.0, 0.3, 0.05), REWARD: STUCK}),
+    "hardly a look from the start": (VanishingLooks, {LOOKS: noisy(0.1, 0.1, 0.02), REWARD: RISING}),
 }
 HEALTHY = {
     "experts are learned and the reward rises": (
@@ -105,6 +109,8 @@ HEALTHY = {
     "own places": (ExpertCopying, {OVERLAP: noisy(0.6, 0.6, 0.02), REWARD: STUCK}),
     "gradients have nothing to do with each other": (Interference, {COSINE: noisy(0, 0, 0.14)}),
     "entropy stays": (EntropyCollapse, {ENTROPY: noisy(0.3, 0.25, 0.01)}),
+    "looks stay": (VanishingLooks, {LOOKS: noisy(1.0, 0.9, 0.05), REWARD: STUCK}),
+    "no question needs a look": (VanishingLooks, {LOOKS: noisy(1.0, 0.0, 0.05), REWARD: SOLVED}),
     "groups differ": (RewardCollapse, {UNIFORM: noisy(0.1, 0.3, 0.05), REWARD: STUCK}),
     "groups are uniform because all is right": (
         RewardCollapse,
@@ -388,8 +394,8 @@ def test_a_training_of_the_bundle_is_watched_and_what_is_seen_is_logged(tmp_path
     parser.read_config(str(BUNDLE / "configs" / "train.yaml"))
     small = {"max_epochs": 1, "epoch_length": 2, "questions": 4, "draws": 4, "probe_interval": 2}
     small |= {"probe_size": 14, "bundle_root": str(BUNDLE), "device": "cpu", "output_dir": str(tmp_path)}
-    small |= {f"train::monitors::{n}::window": 2 for n in range(5)}
-    small |= {"train::monitors::5::least": 1, "train::monitors::5::families": None}
+    small |= {f"train::monitors::{n}::window": 2 for n in range(6)}
+    small |= {"train::monitors::6::least": 1, "train::monitors::6::families": None}
     parser.update(small)
     parser.parse()
     parser.get_parsed_content("train::trainer").run()

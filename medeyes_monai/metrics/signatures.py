@@ -60,6 +60,13 @@ _ALL = (
         "(scene.overview_pixels), or reward looking less and answers more",
     ),
     Signature(
+        "vanishing_looks",
+        "the policy stops looking",
+        "mean looks of an own episode",
+        "start from a policy that writes whole episodes more surely, lower the weight of grammar "
+        "(reward.weights), or raise objective.expert_weight",
+    ),
+    Signature(
         "entropy_collapse",
         "the policy no longer explores",
         "mean entropy of the policy's tokens (nats)",

@@ -14,6 +14,7 @@ from medeyes_monai.training.monitors.windows import (
     ExpertReliance,
     Interference,
     RewardCollapse,
+    VanishingLooks,
 )
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Probe",
     "RewardCollapse",
     "SuperficialFocusing",
+    "VanishingLooks",
     "Verdict",
     "WindowMonitor",
 ]

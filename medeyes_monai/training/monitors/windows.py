@@ -6,7 +6,14 @@ from ignite.engine import Engine
 
 from medeyes_monai.training.monitors.base import Values, Verdict, WindowMonitor
 
-__all__ = ["EntropyCollapse", "ExpertCopying", "ExpertReliance", "Interference", "RewardCollapse"]
+__all__ = [
+    "EntropyCollapse",
+    "ExpertCopying",
+    "ExpertReliance",
+    "Interference",
+    "RewardCollapse",
+    "VanishingLooks",
+]
 
 REWARD = "policy/reward"
 SOLVED = 0.9
@@ -145,6 +152,42 @@ class RewardCollapse(WindowMonitor):
         share, reward = (float(series.mean()) for series in values)
         seen = f"{share:.0%} of questions over {self.window} updates, at a mean own reward of {reward:.2f}"
         return Verdict(share, share >= self.share and reward < self.solved, seen)
+
+
+class VanishingLooks(WindowMonitor):
+    """Warns when own episodes hardly look any more and are not right either.
+
+    Args:
+        window: Number of updates.
+        share: Least mean number of looks of an episode, as a share of that of the run's first window.
+        floor: Least mean number of looks whatever the first window was. Runs of the embedded policy that
+            learn keep 0.84 or more; those that fell into answers without a look had 0.23 or less all along.
+        solved: Own reward from which nothing is wrong: the questions need no look.
+    """
+
+    def __init__(
+        self, window: int = 10, share: float = 0.5, floor: float = 0.25, solved: float = SOLVED
+    ) -> None:
+        """Set the limits."""
+        super().__init__("vanishing_looks", ("policy/looks", REWARD), window)
+        self.share, self.floor, self.solved = share, floor, solved
+        self._first: float | None = None
+
+    def judge_window(self, *values: Values) -> Verdict:
+        """Compare the mean with that of the first window."""
+        looks, reward = (float(series.mean()) for series in values)
+        self._first = looks if self._first is None else self._first
+        least = max(self.floor, self.share * self._first)
+        seen = (
+            f"{looks:.2f} looks an episode over {self.window} updates, at first {self._first:.2f}, at a mean "
+            f"own reward of {reward:.2f}"
+        )
+        return Verdict(looks, looks < least and reward < self.solved, seen)
+
+    def begin(self, engine: Engine) -> None:
+        """Forget the first window too."""
+        super().begin(engine)
+        self._first = None
 
 
 def _rise(values: Values) -> float:
