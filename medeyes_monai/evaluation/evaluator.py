@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.evaluation.identity import data_identity
 from medeyes_monai.evaluation.journal import Journal
-from medeyes_monai.evaluation.records import Record, record_of
+from medeyes_monai.evaluation.records import Answered, Record, record_of
 from medeyes_monai.evaluation.respondents import Respondent
 from medeyes_monai.metrics.faithfulness import MIRRORED
 from medeyes_monai.metrics.scoring import OWN, preset
@@ -171,9 +171,19 @@ class RecordingEvaluator(Evaluator):
         for item, case in fresh:
             self._check(item, case)
         answered = self.respondent.answer([case for _, case in fresh]) if fresh else []
-        records = [record_of(item, case, said) for (item, case), said in zip(fresh, answered, strict=True)]
+        early = self._early([case for _, case in fresh], answered)
+        records = [
+            record_of(item, case, said, chances)
+            for (item, case), said, chances in zip(fresh, answered, early, strict=True)
+        ]
         journal.append(records, skipped)
         return [self._output(record) for record in records] or [{}]
+
+    def _early(self, cases: list[Case], answered: Sequence[Answered]) -> Sequence[tuple[float, ...]]:
+        """Have the questions answered early too; not under a condition, which has other pixels."""
+        if self.condition is not None or not cases:
+            return [() for _ in cases]
+        return self.respondent.answer_early(cases, answered)
 
     def _output(self, record: Record) -> dict[str, Any]:
         answer = record.episode.trajectory.answer

@@ -19,6 +19,7 @@ from medeyes_monai.metrics import (
     Grounding,
     GroundingMetric,
     Laterality,
+    LookGain,
     LookStep,
     Progression,
     ProgressionMetric,
@@ -28,6 +29,7 @@ from medeyes_monai.metrics import (
     calibration,
     laterality,
     look_curve,
+    look_gains,
     score,
 )
 from medeyes_monai.metrics.faithfulness import MIRRORED
@@ -49,6 +51,7 @@ class Measured:
         grounding: Looks against what is marked; None where nothing is.
         progression: How looks go on.
         curve: Score by the number of looks that are allowed.
+        gains: What each look adds to the probability of the reference answer; empty where it is not known.
         calibration: Confidence against being right; None where confidence is not known.
         abstention: What is left when unsure answers are withheld; None as well.
         changes: What becomes of the answers under conditions, by name.
@@ -64,6 +67,7 @@ class Measured:
     grounding: Grounding | None
     progression: Progression
     curve: tuple[LookStep, ...]
+    gains: tuple[LookGain, ...]
     calibration: Calibration | None
     abstention: Abstention | None
     changes: Mapping[str, Change]
@@ -90,7 +94,8 @@ class Measured:
             "families": _shares(self.families),
             "majority": None if self.majority is None else _shares(self.majority),
             "grounding": None if self.grounding is None else self.grounding.to_dict(),
-            "progression": self.progression.to_dict() | {"by_looks": steps},
+            "progression": self.progression.to_dict()
+            | {"by_looks": steps, "gains": [gain.to_dict() for gain in self.gains]},
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
             "abstention": None if self.abstention is None else self.abstention.to_dict(),
             "faithfulness": {name: change.to_dict() for name, change in self.changes.items()},
@@ -143,6 +148,7 @@ def measure(
         grounding=_grounding(records, looks, gaze_families, notes),
         progression=_progression(records),
         curve=look_curve(_cut_runs(chosen)),
+        gains=_gains(records, notes),
         calibration=sure,
         abstention=None if sure is None else abstention(sure, _images(records), risk),
         changes=changes,
@@ -205,6 +211,17 @@ def _progression(records: Sequence[Record]) -> Progression:
     metric = ProgressionMetric()
     metric(*cases_and_episodes(records))
     return metric.aggregate()
+
+
+def _gains(records: Sequence[Record], notes: list[str]) -> tuple[LookGain, ...]:
+    known = [record for record in records if record.early]
+    if len(known) < len(records):
+        notes.append(
+            f"what each look adds: the probability of the reference before the last look is not known of "
+            f"{len(records) - len(known)} of {len(records)} questions (no answer, or a server that does not "
+            "tell it)"
+        )
+    return look_gains([record.early for record in known], _images(known))
 
 
 def _cut_runs(chosen: Scores) -> dict[int, Scores]:

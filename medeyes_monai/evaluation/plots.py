@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from medeyes_monai.evaluation.abstention import Abstention
 from medeyes_monai.evaluation.measures import Measured
-from medeyes_monai.metrics import Calibration, Change, Estimate, Grounding, LookStep, Share
+from medeyes_monai.metrics import Calibration, Change, Estimate, Grounding, LookGain, LookStep, Share
 
 __all__ = ["plots_png"]
 
@@ -26,6 +26,8 @@ def plots_png(found: Measured) -> bytes:
         lambda ax: _families(ax, found.families, found.majority),
         lambda ax: _by_looks(ax, found.curve, found.grounding),
     ]
+    if found.gains:
+        panels.append(lambda ax: _gains(ax, found.gains))
     if found.changes:
         panels.append(lambda ax: _changes(ax, found.changes))
     sure, withheld = found.calibration, found.abstention
@@ -80,6 +82,19 @@ def _by_looks(ax: Any, curve: tuple[LookStep, ...], grounding: Grounding | None)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(fontsize=7, frameon=False, loc="best")
     _title(ax, "answers and hits within k looks", "looks (k)", "percent")
+
+
+def _gains(ax: Any, gains: tuple[LookGain, ...]) -> None:
+    looks = [gain.look for gain in gains]
+    for gain in gains:
+        ends = [100 * gain.before.value, 100 * gain.after.value]
+        ax.plot([gain.look - 0.1, gain.look + 0.1], ends, color="#888888", linewidth=1)
+    _line(ax, [k - 0.1 for k in looks], [gain.before for gain in gains], OTHER, "before the look", " ")
+    _line(ax, [k + 0.1 for k in looks], [gain.after for gain in gains], COLOUR, "after it", " ")
+    ax.set_ylim(0, 103)
+    ax.set_xticks(looks, [f"{gain.look}\nn = {gain.gain.count}" for gain in gains])
+    ax.legend(fontsize=7, frameon=False, loc="best")
+    _title(ax, "reference answer before and after a look", "look", "mean probability, percent")
 
 
 def _changes(ax: Any, changes: Mapping[str, Change]) -> None:
@@ -139,7 +154,9 @@ def _risk_coverage(ax: Any, found: Calibration, withheld: Abstention) -> None:
     )
 
 
-def _line(ax: Any, at: list[int], means: list[Estimate], colour: str, label: str, style: str = "-") -> None:
+def _line(
+    ax: Any, at: Sequence[float], means: list[Estimate], colour: str, label: str, style: str = "-"
+) -> None:
     values = [100 * mean.value for mean in means]
     ends = _reach([(mean.value, mean.low, mean.high) for mean in means])
     ax.errorbar(

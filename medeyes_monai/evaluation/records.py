@@ -85,6 +85,7 @@ class Record:
         episode: What was done; without pictures. Token ids between turns are 0, one for each turn.
         confidence: Probability of the answer, or None where it is not known.
         seconds: Time that it took.
+        early: Probability of the reference answer after 0, 1, … n looks; empty where it is not known.
     """
 
     item: int
@@ -92,15 +93,16 @@ class Record:
     episode: Episode
     confidence: float | None
     seconds: float
+    early: tuple[float, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
         """Return it as JSON can hold it.
 
         Keys: ``item``, ``key``, ``image``, ``shape``, ``question``, ``options``, ``reference``, ``family``,
         ``scoring``, ``tolerance``, ``findings`` (``box``, ``label``, ``subtle``), ``answer``, ``reasoning``
-        (before the answer), ``defect``, ``confidence``, ``seconds``, and ``turns``, each with ``text``,
-        ``box`` (where it looked, or null), ``reasoning``, ``confidence``, ``tokens`` and ``logprobs``. Boxes
-        are corners, half-open, in voxels of the image.
+        (before the answer), ``defect``, ``confidence``, ``seconds``, ``early``, and ``turns``, each with
+        ``text``, ``box`` (where it looked, or null), ``reasoning``, ``confidence``, ``tokens`` and
+        ``logprobs``. Boxes are corners, half-open, in voxels of the image.
         """
         case, path = self.case, self.episode.trajectory
         return {
@@ -123,6 +125,7 @@ class Record:
             "defect": self.episode.defect,
             "confidence": self.confidence,
             "seconds": round(self.seconds, _DIGITS),
+            "early": [round(chance, _DIGITS) for chance in self.early],
             "turns": _turns(self.episode),
         }
 
@@ -148,11 +151,20 @@ class Record:
             tolerance=float(row["tolerance"]),
         )
         sure = None if row["confidence"] is None else float(row["confidence"])
-        return cls(int(row["item"]), case, _episode(row, case.key), sure, float(row["seconds"]))
+        early = tuple(map(float, row["early"]))
+        if not all(0 <= chance <= 1 for chance in early):
+            raise ValueError("wanted probabilities from 0 to 1 of early answers")
+        return cls(int(row["item"]), case, _episode(row, case.key), sure, float(row["seconds"]), early)
 
 
-def record_of(item: int, case: Case, answered: Answered) -> Record:
+def record_of(item: int, case: Case, answered: Answered, early: Sequence[float] = ()) -> Record:
     """Return what is kept of an answered question; it holds no pixels.
+
+    Args:
+        item: Its number in the data set.
+        case: The question.
+        answered: What was said to it.
+        early: Probability of the reference answer after 0, 1, … n looks, where it is known.
 
     Raises:
         ConfigError: If the case has no reference answer, or a probability is no number.
@@ -168,7 +180,9 @@ def record_of(item: int, case: Case, answered: Answered) -> Record:
         )
     scene = RecordedScene(case.scene.key, tuple(case.scene.shape), tuple(case.scene.findings))
     episode = replace(answered.episode, pictures=())
-    return Record(item, replace(case, scene=scene), episode, answered.confidence, answered.seconds)
+    return Record(
+        item, replace(case, scene=scene), episode, answered.confidence, answered.seconds, tuple(early)
+    )
 
 
 def _turns(episode: Episode) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal, Protocol, get_args
 
 from medeyes_monai.errors import ConfigError
+from medeyes_monai.evaluation.early_answering import early_answers
 from medeyes_monai.evaluation.identity import weights_digest
 from medeyes_monai.evaluation.records import Answered
 from medeyes_monai.inferers import EpisodeInferer
@@ -39,6 +40,14 @@ class Respondent(Protocol):
 
         Raises:
             MedEyesError: If it cannot.
+        """
+
+    def answer_early(
+        self, cases: Sequence[Case], answered: Sequence[Answered]
+    ) -> Sequence[tuple[float, ...]]:
+        """Return how probable each question's reference was after 0, 1, … n of the looks that were taken.
+
+        What is not known is empty (:func:`~medeyes_monai.evaluation.early_answering.early_answers`).
         """
 
 
@@ -103,6 +112,13 @@ class PolicyRespondent:
             episodes = [self._glanced(episode) for episode in episodes]
         share = (time.perf_counter() - begun) / len(cases)
         return [Answered(episode, self._confidence(episode), share) for episode in episodes]
+
+    def answer_early(self, cases: Sequence[Case], answered: Sequence[Answered]) -> list[tuple[float, ...]]:
+        """Score the reference after each look; under ``glance`` there is none."""
+        if self.protocol == "glance":
+            return [() for _ in cases]
+        episodes = [one.episode for one in answered]
+        return early_answers(self.policy, cases, episodes, tools=self.inferer.tools, batch=self.inferer.batch)
 
     def _glanced(self, episode: Episode) -> Episode:
         """Read a whole reply as the answer."""

@@ -15,6 +15,7 @@ from medeyes_monai.metrics import (
     Share,
     Table,
     faithfulness_table,
+    look_gain_table,
     look_table,
     score_table,
 )
@@ -29,6 +30,8 @@ def tables_of(found: Measured) -> dict[str, Table]:
         tables["Looks against what is marked"] = _figures(found.grounding.figures, percent=True)
     tables["How looks go on"] = _figures(found.progression.figures, percent=False)
     tables["Answers given within so many looks"] = look_table(found.curve)
+    if found.gains:
+        tables["How probable the reference answer is before and after a look"] = look_gain_table(found.gains)
     if found.changes:
         tables["Was looking real"] = faithfulness_table(found.changes)
     if found.laterality is not None:

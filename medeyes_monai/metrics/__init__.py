@@ -12,6 +12,7 @@ from medeyes_monai.metrics.calibration import (
     risk_coverage,
 )
 from medeyes_monai.metrics.confidence import answer_confidence, turn_confidences
+from medeyes_monai.metrics.early_answering import LookGain, look_gain_table, look_gains
 from medeyes_monai.metrics.evaluation import EpisodeMetric, Evaluation, evaluate
 from medeyes_monai.metrics.faithfulness import (
     Change,
@@ -42,6 +43,7 @@ __all__ = [
     "Grounding",
     "GroundingMetric",
     "Laterality",
+    "LookGain",
     "LookStep",
     "Paired",
     "Progression",
@@ -69,6 +71,8 @@ __all__ = [
     "krippendorff_alpha",
     "laterality",
     "look_curve",
+    "look_gain_table",
+    "look_gains",
     "look_table",
     "majority_accuracy",
     "marked_findings",

@@ -8,7 +8,6 @@ from typing import Any
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.metrics.answers import Scores
-from medeyes_monai.metrics.intervals import Estimate
 from medeyes_monai.metrics.paired import Paired, paired
 from medeyes_monai.metrics.scoring import normalise
 from medeyes_monai.metrics.share import Share
@@ -127,7 +126,7 @@ def faithfulness_table(changes: Mapping[str, Change]) -> Table:
         (
             name,
             str(change.flipped.count),
-            _points(change.scores.difference),
+            change.scores.difference.points(),
             *(share.percent() for share in (change.flipped, change.lost, change.gained)),
             "-" if change.scores.p_value is None else f"{change.scores.p_value:.3g}",
         )
@@ -145,8 +144,3 @@ def _same(first: Scores, second: Scores, expected: Callable[[str], str]) -> list
 
 def _plain(answer: str | None) -> str | None:
     return None if answer is None else normalise(answer)
-
-
-def _points(difference: Estimate) -> str:
-    value, low, high = (100 * v for v in (difference.value, difference.low, difference.high))
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"

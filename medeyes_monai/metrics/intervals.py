@@ -58,6 +58,17 @@ class Estimate:
             return "-"
         return f"{100 * self.value:.1f} ({100 * self.low:.1f}-{100 * self.high:.1f})"
 
+    def points(self) -> str:
+        """Return a difference and its interval in points, or "-" of nothing.
+
+        Example:
+            >>> Estimate(0.5, -0.251, 0.75, 4).points()
+            '+50.0 (-25.1 to +75.0)'
+        """
+        if not self.count:
+            return "-"
+        return f"{100 * self.value:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+
 
 def estimates(
     values: npt.ArrayLike,

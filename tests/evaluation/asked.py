@@ -64,6 +64,9 @@ class Reader:
     def answer(self, cases):
         return [self._one(case) for case in cases]
 
+    def answer_early(self, cases, answered):
+        return [(0.5, 0.75)[: 1 + len(one.episode.trajectory.fixations)] for one in answered]
+
     def _one(self, case):
         if self.dies_after is not None and len(self.asked) >= self.dies_after:
             os.kill(os.getpid(), signal.SIGKILL)

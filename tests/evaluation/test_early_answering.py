@@ -1,0 +1,121 @@
+"""Made to answer early: what each of a policy's own looks adds."""
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from asked import evaluator_of
+from policies import phantom_cases
+
+from medeyes_monai.data.phantom import LOOK_FAMILIES, PhantomVQA
+from medeyes_monai.errors import ConfigError
+from medeyes_monai.evaluation import PolicyRespondent, measure
+from medeyes_monai.evaluation.early_answering import cut_path, early_answers
+from medeyes_monai.geometry import Box
+from medeyes_monai.inferers import EpisodeInferer
+from medeyes_monai.metrics import look_gain_table, look_gains
+from medeyes_monai.policy import HuggingFacePolicy
+from medeyes_monai.sampler import write_episode
+from medeyes_monai.scenes import BlankedScene
+from medeyes_monai.trajectory import Fixation, ToolCall, Trajectory
+
+TINY = Path(__file__).resolve().parents[2] / "bundle" / "models" / "tiny_policy"
+BOXES = Box((0, 0), (8, 8)), Box((8, 8), (16, 16))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The embedded policy, questions that need looking, and what it did."""
+    policy = HuggingFacePolicy(TINY)
+    data = PhantomVQA("val", size=50, families=LOOK_FAMILIES)
+    cases = [data[n] for n in range(len(data))]
+    return policy, cases, EpisodeInferer()(cases, policy)
+
+
+def test_a_path_is_cut_before_anything_that_was_thought_or_measured_later():
+    calls = tuple(ToolCall("Window", after=n) for n in (0, 1, 2))
+    path = Trajectory((Fixation("one", BOXES[0]), Fixation("two", BOXES[1])), "so", "solid", calls)
+    assert cut_path(path, 0, "open") == Trajectory((), "one", "open", calls[:1])
+    assert cut_path(path, 1, "open") == Trajectory(path.fixations[:1], "two", "open", calls[:2])
+    assert cut_path(path, 2, "solid") == path
+
+
+def test_after_the_last_look_a_right_answer_has_the_probability_that_it_was_given_with(trained):
+    policy, cases, episodes = trained
+    respondent = PolicyRespondent(policy)
+    answered = respondent.answer(cases)
+    early = respondent.answer_early(cases, answered)
+    right = [n for n, case in enumerate(cases) if episodes[n].trajectory.answer == case.answer]
+    assert len(right) >= 5
+    for n in right:
+        assert len(early[n]) == len(episodes[n].trajectory.fixations) + 1
+        assert early[n][-1] == pytest.approx(answered[n].confidence, abs=1e-3)
+
+
+def test_the_batch_does_not_matter(trained):
+    policy, cases, episodes = trained
+    one, all_ = (early_answers(policy, cases[:6], episodes[:6], batch=batch) for batch in (1, 64))
+    for a, b in zip(one, all_, strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+
+
+def test_looks_add_what_they_show_and_grey_ones_next_to_nothing(trained):
+    policy, cases, episodes = trained
+    grey = [replace(case, scene=BlankedScene(case.scene)) for case in cases]
+    seen, unseen = (
+        [row[-1] - row[0] for row in early_answers(policy, asked, done) if len(row) > 1]
+        for asked, done in ((cases, episodes), (grey, EpisodeInferer()(grey, policy)))
+    )
+    assert fmean(seen) > fmean(unseen) + 0.2
+
+
+def test_without_an_answer_or_under_one_glance_nothing_is_known(looking):
+    case = phantom_cases(looking, 1)[0]
+    whole = write_episode(Trajectory((), "so", "solid"), case, looking)
+    unanswered = replace(whole, trajectory=Trajectory((), "so", None))
+    assert [len(row) for row in early_answers(looking, [case, case], [unanswered, whole])] == [0, 1]
+    glance = PolicyRespondent(looking, protocol="glance")
+    assert glance.answer_early([case], []) == [()]
+
+
+def test_gains_are_the_hand_worked_ones():
+    gains = look_gains([[0.2, 0.6, 0.5], [0.4, 0.4], [1.0], []], ["a", "a", "b", "c"])
+    assert [gain.look for gain in gains] == [1, 2]
+    first, second = gains
+    assert (first.before.value, first.after.value) == pytest.approx((0.3, 0.5))
+    assert first.gain.value == pytest.approx(0.2)
+    assert (first.gain.count, first.rises.hits, first.rises.count) == (2, 1, 2)
+    assert second.gain.value == pytest.approx(-0.1)
+    assert (second.rises.hits, second.rises.count) == (0, 1)
+    assert look_gain_table(gains).rows[1][:2] == ("2", "1")
+    assert look_gains([[1.0], []]) == look_gains([]) == ()
+    with pytest.raises(ConfigError, match="one image for each of 1 questions, got 0"):
+        look_gains([[1.0]], [])
+
+
+def test_an_evaluation_keeps_them_and_a_condition_asks_for_none(tmp_path, trained):
+    policy, *_ = trained
+    data = PhantomVQA("val", size=4, families=LOOK_FAMILIES)
+    respondent = PolicyRespondent(policy)
+    plain = evaluator_of(tmp_path / "p.jsonl", respondent, data)
+    plain.run()
+    again = evaluator_of(tmp_path / "p.jsonl", respondent, data)
+    again.run()  # reads the file
+    assert [record.early for record in again.records] == [record.early for record in plain.records]
+    assert any(len(record.early) > 1 for record in plain.records)
+    found = measure(plain.records)
+    assert found.to_dict()["progression"]["gains"][0]["look"] == 1
+    blanked = evaluator_of(tmp_path / "b.jsonl", respondent, data, condition="blanked", unchanged=plain)
+    blanked.run()
+    assert {record.early for record in blanked.records} == {()}
+
+
+def test_probabilities_that_are_none_are_refused(tmp_path, trained):
+    policy, *_ = trained
+    data = PhantomVQA("val", size=1, families=LOOK_FAMILIES)
+    plain = evaluator_of(tmp_path / "p.jsonl", PolicyRespondent(policy), data)
+    plain.run()
+    row = plain.records[0].to_row()
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        type(plain.records[0]).from_row(row | {"early": [2.0]})
