@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -17,6 +18,8 @@ from supervised.course import Course
 from supervised.paths import HASTY, PATIENT, random_stop_path, shown, taught_episode
 
 __all__ = ["Lesson", "Lessons", "all_lessons"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ class Lessons(Dataset[Lesson]):
         ]
 
 
-def all_lessons(lessons: Lessons, workers: int) -> list[Lesson]:
-    """Return every lesson, written by some processes."""
+def all_lessons(lessons: Dataset[T], workers: int) -> list[T]:
+    """Return every lesson of any kind, written by some processes."""
     loader = DataLoader(lessons, batch_size=None, num_workers=workers)
     # copied, because what a worker sends holds a file descriptor for each tensor
     return [copy.deepcopy(lesson) for lesson in tqdm(loader, desc="images")]
