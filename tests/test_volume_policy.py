@@ -162,8 +162,11 @@ def test_what_is_told_in_words_is_taught_only_where_it_gives_an_answer(builder, 
 
 
 @pytest.mark.parametrize("script", ["build_tiny_policy", "build_volume_policy"])
-def test_a_build_of_a_few_steps_writes_a_policy_that_is_loaded(script, scripts, tmp_path, monkeypatch):
-    stages = [f"--{name}-steps=1" for name in ("perception", "reading", "protocol", "hasty")]
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_build_of_few_steps_or_none_writes_a_policy_that_is_loaded(
+    script, steps, scripts, tmp_path, monkeypatch
+):
+    stages = [f"--{name}-steps={steps}" for name in ("perception", "reading", "protocol", "hasty")]
     size = ["--images=2"] if script == "build_tiny_policy" else ["--volumes=2", "--workers=0"]
     monkeypatch.setattr("sys.argv", [script, f"--output={tmp_path}", "--batch=2", *stages, *size])
     scripts(script).main()

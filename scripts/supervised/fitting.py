@@ -22,7 +22,9 @@ def schedule(step: int, steps: int) -> float:
 def fit(
     parameters: list[dict[str, object]], loss_of: Callable[[], torch.Tensor], steps: int, name: str
 ) -> None:
-    """Minimise a loss that draws its own batches."""
+    """Minimise a loss that draws its own batches; with 0 steps nothing happens."""
+    if not steps:
+        return
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.01)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps))
