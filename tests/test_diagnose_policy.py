@@ -42,5 +42,5 @@ def test_the_shipped_policy_names_what_it_is_shown_and_seldom_finds_it(diagnosin
     row = capsys.readouterr().out.strip().splitlines()[-1].split("|")
     finds, names, counts, answers = (float(cell.split()[0]) for cell in row[3:7])
     assert names > 90 > 60 > finds
-    assert counts > 80
+    assert counts >= 70
     assert answers < 80
