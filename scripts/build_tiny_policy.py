@@ -23,7 +23,7 @@ from monai.transforms import (
     RandScaleIntensity,
     RandShiftIntensity,
 )
-from supervised.building import add_stages, teach
+from supervised.building import add_stages, begin_with, teach
 from supervised.course import Course, Place
 from supervised.lessons import Lessons, all_lessons
 
@@ -145,8 +145,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     make_tiny_checkpoint(args.output, corpus=corpus(), seed=args.seed)
     policy = HuggingFacePolicy(args.output, freeze_vision=False)
+    begin_with(policy, args.start)
     cases = PhantomVQA("train", size=args.images, seed=args.seed, scene=VariedScenes(args.seed))
-    lessons = Lessons(COURSE, policy, cases, args.seed, PATHS_PER_IMAGE)
+    lessons = Lessons(COURSE, policy, cases, args.seed, PATHS_PER_IMAGE, haste=args.haste)
     teach(policy, COURSE, all_lessons(lessons, workers=2), args)
 
 

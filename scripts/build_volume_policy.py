@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from supervised.building import add_stages, teach
+from supervised.building import add_stages, begin_with, teach
 from supervised.course import Course, Place, told
 from supervised.lessons import Lessons, all_lessons
 
@@ -108,28 +108,12 @@ def corpus() -> list[str]:
     return [*lines, *(organ.name for organ in ORGANS), "enlarged liver", "normal liver", "mm ml HU"]
 
 
-def begin_with(policy: HuggingFacePolicy, start: Path) -> None:
-    """Copy the weights of another policy of the same size, and the embeddings of tokens that both have."""
-    known = HuggingFacePolicy(start)
-    theirs, ours = known.conversation.tokenizer.get_vocab(), policy.conversation.tokenizer.get_vocab()
-    table = policy.core.get_input_embeddings().weight.detach()
-    shared = [token for token in ours if token in theirs]
-    rows = known.core.get_input_embeddings().weight.detach()[[theirs[token] for token in shared]]
-    table[[ours[token] for token in shared]] = rows
-    state = known.core.state_dict()
-    kept = {
-        name: value for name, value in state.items() if "embed_tokens" not in name and "lm_head" not in name
-    }
-    policy.core.load_state_dict(kept, strict=False)
-
-
 def main() -> None:
     """Parse the arguments and build the policy."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_stages(parser, perception=800, reading=300, protocol=800, hasty=120, batch=24)
-    parser.add_argument("--start", type=Path, default=TINY, help="the policy that is begun with")
+    add_stages(parser, perception=800, reading=300, protocol=800, hasty=120, batch=24, start=TINY)
     parser.add_argument("--volumes", type=int, default=2000, help="number of volumes")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw volumes")
     parser.add_argument("--seed", type=int, default=2000, help="seed of weights, volumes and paths")
@@ -139,7 +123,7 @@ def main() -> None:
     policy = HuggingFacePolicy(args.output, freeze_vision=False)
     begin_with(policy, args.start)
     cases = PhantomVQA3D("train", size=args.volumes, seed=args.seed, families=FAMILIES)
-    lessons = Lessons(COURSE, policy, cases, args.seed, PATHS_PER_VOLUME, LOOKS_PER_FINDING)
+    lessons = Lessons(COURSE, policy, cases, args.seed, PATHS_PER_VOLUME, LOOKS_PER_FINDING, args.haste)
     teach(policy, COURSE, all_lessons(lessons, args.workers), args)
     policy.core.half()  # halves what the bundle carries; it is read in single precision again
     policy.save(args.output)

@@ -15,7 +15,7 @@ from medeyes_monai.scenes import Case, Finding
 from medeyes_monai.seeding import numpy_generator
 from medeyes_monai.trajectory import Episode, Picture
 from supervised.course import Course
-from supervised.paths import HASTY, PATIENT, random_stop_path, shown, taught_episode
+from supervised.paths import HASTE, PATIENT, hasty, random_stop_path, shown, taught_episode
 
 __all__ = ["Lesson", "Lessons", "all_lessons"]
 
@@ -49,6 +49,7 @@ class Lessons(Dataset[Lesson]):
         seed: Of stops and places.
         paths: Scans of an image, patient and hasty each.
         looks: Looks at each finding of an image beside those of patient scans.
+        haste: How often a hasty scan stops after one look.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class Lessons(Dataset[Lesson]):
         seed: int,
         paths: int,
         looks: int = 0,
+        haste: float = HASTE,
     ) -> None:
         """Remember what is taught."""
         self.course, self.policy, self.cases = course, policy, cases
         self.seed, self.paths, self.looks = seed, paths, looks
+        self.stops = (PATIENT, hasty(haste))
 
     def __len__(self) -> int:
         """Number of images."""
@@ -71,7 +74,7 @@ class Lessons(Dataset[Lesson]):
     def __getitem__(self, index: int) -> Lesson:
         """Write the episodes about one image."""
         case = self.cases[index]
-        episodes, hasty = (self._episodes(case, stop_after) for stop_after in (PATIENT, HASTY))
+        episodes, hasty = (self._episodes(case, stop_after) for stop_after in self.stops)
         looks = [pair for episode in episodes for pair in shown(episode)]
         findings = [finding for finding in case.scene.findings if finding.subtle]
         return Lesson(episodes, hasty, looks + self._more_looks(case, findings), findings)

@@ -14,7 +14,7 @@ from medeyes_monai.seeding import numpy_generator
 from medeyes_monai.trajectory import Episode, Fixation, Picture, Trajectory
 from supervised.course import Course
 
-__all__ = ["GUESS", "HASTY", "PATIENT", "random_stop_path", "shown", "taught_episode"]
+__all__ = ["GUESS", "HASTE", "PATIENT", "hasty", "random_stop_path", "shown", "taught_episode"]
 
 GUESS = "unknown"
 """Stands for an answer that what was seen does not give; it is never taught."""
@@ -22,10 +22,23 @@ SYSTEMATIC = 0.85
 """Share of the scans that keep the course's order; the others go in any order."""
 PATIENT = (0.25, 0.25, 0.25, 0.25)
 """How often a scan stops after 1, 2, 3 and 4 looks while the policy learns to read what it found."""
-HASTY = (0.75, 0.13, 0.08, 0.04)
-"""The same in the last stage: how the embedded policy searches."""
+HASTE = 0.75
+"""How often a hasty scan, of which the last stage consists, stops after one look."""
 GLANCING = (0.8, 0.1, 0.1)
 """How often a scan has 0, 1 and 2 looks where a glance is enough."""
+
+
+def hasty(haste: float) -> tuple[float, ...]:
+    """Return how often a hasty scan stops after 1, 2, 3 and 4 looks.
+
+    Args:
+        haste: How often after 1, from 0 to 1.
+
+    Example:
+        >>> hasty(0.75)
+        (0.75, 0.13, 0.08, 0.04)
+    """
+    return (haste, *((1 - haste) * share for share in (0.52, 0.32, 0.16)))
 
 
 def random_stop_path(
