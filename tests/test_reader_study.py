@@ -360,7 +360,7 @@ def test_a_study_of_which_nothing_was_rated_is_refused():
 
 
 def write_predictions(path, cases, **changes):
-    rows = [{"format": "medeyes predictions 2", "fingerprint": "", "run": {}}]
+    rows = [{"format": "medeyes predictions 1", "fingerprint": "", "run": {}}]
     for n, case in enumerate(cases):
         look = {"box": [4, 4, 90, 90], "reasoning": "there", "text": ""}
         last = {"box": None, "reasoning": None, "text": ""}
@@ -412,7 +412,7 @@ def test_damaged_predictions_are_refused_by_line(tmp_path, changes, message):
     path = write_predictions(tmp_path / "p.jsonl", [make_case()], **changes)
     with pytest.raises(ConfigError, match=f"p.jsonl, {message}"):
         read_predictions(path)
-    path.write_text('{"format": "medeyes predictions 2", "run": {"condition": "blanked"}}\n')
+    path.write_text('{"format": "medeyes predictions 1", "run": {"condition": "blanked"}}\n')
     with pytest.raises(ConfigError, match="under the condition 'blanked'"):
         read_predictions(path)
     path.write_text('{"format": "other"}\n')

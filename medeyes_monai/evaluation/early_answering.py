@@ -8,36 +8,46 @@ from dataclasses import replace
 import torch
 
 from medeyes_monai.metrics import answer_confidence
+from medeyes_monai.metrics.confidence import turn_spans
 from medeyes_monai.policy import HuggingFacePolicy
-from medeyes_monai.sampler import write_episode
+from medeyes_monai.protocol import render_answer
 from medeyes_monai.scenes import Case
-from medeyes_monai.tools import Tool
+from medeyes_monai.training.microbatches import MICRO_TOKENS, micro_batches
 from medeyes_monai.trajectory import Episode, Trajectory
 
-__all__ = ["cut_path", "early_answers"]
+__all__ = ["answered_early", "early_answers"]
 
 
-def cut_path(path: Trajectory, looks: int, answer: str) -> Trajectory:
-    """Return the beginning of a path, made to answer where it would have looked on.
+def answered_early(policy: HuggingFacePolicy, episode: Episode, looks: int, answer: str) -> Episode:
+    """Return the beginning of an episode, made to answer where it would have looked on.
 
-    What is thought before the answer is what was thought before the look that is cut off, so that nothing is
-    said that was seen later.
+    Tokens and pictures up to there are its own. What is thought before the answer is what it thought before
+    the look that is cut off, so that nothing is said that was seen later.
 
     Args:
-        path: A complete path.
-        looks: Looks that are kept, with the calls of tools that follow the last of them.
+        policy: Who encodes the answer.
+        episode: A complete episode that the policy drew, with its pictures.
+        looks: Looks that are kept, with the calls of tools that follow the last of them; at most as many as
+            there are.
         answer: The answer.
-
-    Example:
-        >>> from medeyes_monai.geometry import Box
-        >>> from medeyes_monai.trajectory import Fixation
-        >>> whole = Trajectory((Fixation("something left", Box((0, 0), (8, 8))),), "it is solid", "solid")
-        >>> cut_path(whole, 0, "solid")
-        Trajectory(fixations=(), reasoning='something left', answer='solid', calls=())
     """
-    kept = path.fixations[:looks]
-    thought = path.fixations[looks].reasoning if looks < len(path.fixations) else path.reasoning
-    return Trajectory(kept, thought, answer, tuple(call for call in path.calls if call.after <= looks))
+    path = episode.trajectory
+    whole = looks == len(path.fixations)
+    calls = tuple(call for call in path.calls if call.after <= looks)
+    turn = looks + len(calls)
+    thought = path.reasoning if whole else path.fixations[looks].reasoning
+    said = [*policy.encode(text := render_answer(thought, answer)), policy.end_of_turn]
+    start = turn_spans(episode)[turn][0]
+    tokens = torch.cat([episode.token_ids[:start], torch.tensor(said, dtype=torch.int64)])
+    return replace(
+        episode,
+        token_ids=tokens,
+        response_mask=torch.arange(len(tokens)) >= start,
+        behaviour_logprobs=torch.zeros(len(tokens)),
+        pictures=episode.pictures[: looks + 1],
+        turns=(*episode.turns[:turn], text),
+        trajectory=Trajectory(path.fixations[:looks], thought, answer, calls),
+    )
 
 
 def early_answers(
@@ -45,21 +55,20 @@ def early_answers(
     cases: Sequence[Case],
     episodes: Sequence[Episode],
     *,
-    tools: Sequence[Tool] = (),
-    batch: int = 64,
+    micro_tokens: int = MICRO_TOKENS,
 ) -> list[tuple[float, ...]]:
     """Return the probability of each reference answer after 0, 1, … n of the looks that were taken.
 
     The words of the answer are not drawn: after the policy's own first looks it is made to answer with the
     reference, and the probability of those tokens is taken, given all before. (Known as early answering where
-    reasoning is cut instead of looks, Lanham et al. 2023.)
+    reasoning is cut instead of looks, Lanham et al. 2023.) It costs a pass without cache for each look and
+    one more.
 
     Args:
         policy: Who took the looks.
-        cases: The questions, with a reference answer and with pixels.
-        episodes: What was done, one for each question.
-        tools: Tools of the paths' calls that change how later looks are shown.
-        batch: Episodes that are scored side by side.
+        cases: The questions, with a reference answer.
+        episodes: What was done, one for each question, with pictures.
+        micro_tokens: Largest number of tokens in one pass, padding included.
 
     Returns:
         Of each question n + 1 probabilities; none for an episode without an answer.
@@ -67,29 +76,26 @@ def early_answers(
     owners: list[int] = []
     forced: list[Episode] = []
     for owner, (case, episode) in enumerate(zip(cases, episodes, strict=True)):
-        some = _forced(policy, case, episode.trajectory, tools)
-        owners += [owner] * len(some)
-        forced += some
+        if episode.trajectory.answer is None or not case.answer:
+            continue
+        for looks in range(len(episode.trajectory.fixations) + 1):
+            owners.append(owner)
+            forced.append(answered_early(policy, episode, looks, case.answer))
+    chances = [0.0] * len(forced)
+    for rows in micro_batches([len(episode) for episode in forced], micro_tokens):
+        for row, chance in zip(rows, _chances(policy, [forced[row] for row in rows]), strict=True):
+            chances[row] = chance
     found: list[list[float]] = [[] for _ in cases]
-    for start in range(0, len(forced), batch):
-        for owner, episode in zip(
-            owners[start:], _scored(policy, forced[start : start + batch]), strict=False
-        ):
-            found[owner].append(answer_confidence(episode, policy.decode))
-    return [tuple(chances) for chances in found]
+    for owner, chance in zip(owners, chances, strict=True):
+        found[owner].append(chance)
+    return [tuple(row) for row in found]
 
 
-def _forced(policy: HuggingFacePolicy, case: Case, path: Trajectory, tools: Sequence[Tool]) -> list[Episode]:
-    if path.answer is None or not case.answer:
-        return []
-    cut = [cut_path(path, looks, case.answer) for looks in range(len(path.fixations) + 1)]
-    return [write_episode(one, case, policy, tools=tools) for one in cut]
-
-
-def _scored(policy: HuggingFacePolicy, episodes: Sequence[Episode]) -> list[Episode]:
+def _chances(policy: HuggingFacePolicy, episodes: Sequence[Episode]) -> list[float]:
     with torch.inference_mode():
-        chances = policy.score(episodes).logprobs.cpu()
-    return [
+        scores = policy.score(episodes).logprobs.cpu()
+    scored = [
         replace(episode, behaviour_logprobs=row[: len(episode)])
-        for episode, row in zip(episodes, chances, strict=True)
+        for episode, row in zip(episodes, scores, strict=True)
     ]
+    return [answer_confidence(episode, policy.decode) for episode in scored]

@@ -46,6 +46,8 @@ class RecordingEvaluator(Evaluator):
         condition: One of :data:`~medeyes_monai.scenes.CONDITIONS`, or None for the questions as they are.
         unchanged: Under a condition, the evaluator that asked the questions as they are. Under all but
             ``mirrored``, only those are asked again at which there was a look.
+        early: Whether questions are answered early too, after each look, where the respondent can; not under
+            a condition.
         handlers: Ignite or MONAI handlers.
 
     Raises:
@@ -64,6 +66,7 @@ class RecordingEvaluator(Evaluator):
         split: str | None = None,
         condition: str | None = None,
         unchanged: RecordingEvaluator | None = None,
+        early: bool = True,
         handlers: Sequence[Any] | None = None,
     ) -> None:
         """Check the settings; no file is touched yet."""
@@ -83,7 +86,7 @@ class RecordingEvaluator(Evaluator):
         self.respondent, self.dataset, self.path = respondent, dataset, Path(path)
         self.preset, self.judge = preset, _judge_of(preset)
         self.batch, self.seed, self.split = batch, seed, split
-        self.condition, self.unchanged = condition, unchanged
+        self.condition, self.unchanged, self.early = condition, unchanged, early and condition is None
         self._journal: Journal | None = None
         self._keys: set[str] = set()
         self._scores: list[float] = []
@@ -180,8 +183,7 @@ class RecordingEvaluator(Evaluator):
         return [self._output(record) for record in records] or [{}]
 
     def _early(self, cases: list[Case], answered: Sequence[Answered]) -> Sequence[tuple[float, ...]]:
-        """Have the questions answered early too; not under a condition, which has other pixels."""
-        if self.condition is not None or not cases:
+        if not self.early or not cases:
             return [() for _ in cases]
         return self.respondent.answer_early(cases, answered)
 

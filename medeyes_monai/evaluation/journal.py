@@ -15,7 +15,7 @@ from medeyes_monai.io.atomic import write_atomic
 
 __all__ = ["Journal", "fingerprint_of", "read_predictions"]
 
-FORMAT = "medeyes predictions 2"
+FORMAT = "medeyes predictions 1"
 """Name of the layout of the file, in its first line."""
 MAX_LINE_BYTES = 2**24
 """Longest line that is read."""

@@ -215,11 +215,10 @@ def _progression(records: Sequence[Record]) -> Progression:
 
 def _gains(records: Sequence[Record], notes: list[str]) -> tuple[LookGain, ...]:
     known = [record for record in records if record.early]
-    if len(known) < len(records):
+    if known and len(known) < len(records):
         notes.append(
-            f"what each look adds: the probability of the reference before the last look is not known of "
-            f"{len(records) - len(known)} of {len(records)} questions (no answer, or a server that does not "
-            "tell it)"
+            f"what each look adds: {len(records) - len(known)} of {len(records)} questions were not answered "
+            "early, because they have no answer or were asked without it"
         )
     return look_gains([record.early for record in known], _images(known))
 

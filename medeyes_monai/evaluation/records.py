@@ -151,10 +151,13 @@ class Record:
             tolerance=float(row["tolerance"]),
         )
         sure = None if row["confidence"] is None else float(row["confidence"])
-        early = tuple(map(float, row["early"]))
-        if not all(0 <= chance <= 1 for chance in early):
-            raise ValueError("wanted probabilities from 0 to 1 of early answers")
-        return cls(int(row["item"]), case, _episode(row, case.key), sure, float(row["seconds"]), early)
+        episode, early = _episode(row, case.key), tuple(map(float, row.get("early", ())))
+        looks = len(episode.trajectory.fixations)
+        if len(early) not in (0, looks + 1) or not all(0 <= chance <= 1 for chance in early):
+            raise ValueError(
+                f"early: wanted none or {looks + 1} probabilities from 0 to 1 for {looks} looks, got {early}"
+            )
+        return cls(int(row["item"]), case, episode, sure, float(row["seconds"]), early)
 
 
 def record_of(item: int, case: Case, answered: Answered, early: Sequence[float] = ()) -> Record:

@@ -117,8 +117,8 @@ class PolicyRespondent:
         """Score the reference after each look; under ``glance`` there is none."""
         if self.protocol == "glance":
             return [() for _ in cases]
-        episodes = [one.episode for one in answered]
-        return early_answers(self.policy, cases, episodes, tools=self.inferer.tools, batch=self.inferer.batch)
+        self.policy.train(False)
+        return early_answers(self.policy, cases, [one.episode for one in answered])
 
     def _glanced(self, episode: Episode) -> Episode:
         """Read a whole reply as the answer."""

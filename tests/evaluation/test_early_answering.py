@@ -1,20 +1,23 @@
 """Made to answer early: what each of a policy's own looks adds."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 import pytest
+import torch
 from asked import evaluator_of
 from policies import phantom_cases
 
 from medeyes_monai.data.phantom import LOOK_FAMILIES, PhantomVQA
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.evaluation import PolicyRespondent, measure
-from medeyes_monai.evaluation.early_answering import cut_path, early_answers
+from medeyes_monai.evaluation.early_answering import answered_early, early_answers
 from medeyes_monai.geometry import Box
 from medeyes_monai.inferers import EpisodeInferer
 from medeyes_monai.metrics import look_gain_table, look_gains
+from medeyes_monai.metrics.confidence import turn_spans
 from medeyes_monai.policy import HuggingFacePolicy
 from medeyes_monai.sampler import write_episode
 from medeyes_monai.scenes import BlankedScene
@@ -33,29 +36,46 @@ def trained():
     return policy, cases, EpisodeInferer()(cases, policy)
 
 
-def test_a_path_is_cut_before_anything_that_was_thought_or_measured_later():
-    calls = tuple(ToolCall("Window", after=n) for n in (0, 1, 2))
-    path = Trajectory((Fixation("one", BOXES[0]), Fixation("two", BOXES[1])), "so", "solid", calls)
-    assert cut_path(path, 0, "open") == Trajectory((), "one", "open", calls[:1])
-    assert cut_path(path, 1, "open") == Trajectory(path.fixations[:1], "two", "open", calls[:2])
-    assert cut_path(path, 2, "solid") == path
+def test_what_stands_before_an_early_answer_is_its_own_and_nothing_of_it_was_seen_later(policy):
+    case = phantom_cases(policy, 1)[0]
+    looks = Fixation("one", BOXES[0]), Fixation("two", BOXES[1])
+    calls = tuple(ToolCall("Measure", box=BOXES[0], reply="8 mm", after=n) for n in (0, 1, 2))
+    whole = write_episode(Trajectory(looks, "so", "solid", calls), case, policy)
+    for number, thought in enumerate(("one", "two", "so")):
+        early = answered_early(policy, whole, number, "open")
+        path, done = early.trajectory, whole.trajectory
+        assert (path.fixations, path.calls) == (done.fixations[:number], done.calls[: number + 1])
+        assert early.turns[-1] == f"<reasoning>{thought}</reasoning><answer>open</answer>"
+        assert early.turns[:-1] == whole.turns[: 2 * number + 1]
+        (start, stop), said = turn_spans(early)[0], early.turns[-1]
+        assert policy.decode(early.token_ids[start : stop - 1].tolist()) == said
+        assert torch.equal(early.token_ids[:start], whole.token_ids[:start])
+        assert len(early.pictures) == number + 1
+    same = answered_early(policy, whole, 2, "solid")
+    assert torch.equal(same.token_ids, whole.token_ids)
 
 
-def test_after_the_last_look_a_right_answer_has_the_probability_that_it_was_given_with(trained):
+@pytest.mark.parametrize("coordinates", ["pixels", "relative"])
+def test_after_the_last_look_its_own_answer_has_the_probability_that_it_was_given_with(coordinates, trained):
+    policy, cases, _ = trained
+    frank = copy.copy(policy)
+    frank.coordinates = coordinates
+    respondent = PolicyRespondent(frank)
+    answered = respondent.answer(cases[:20])
+    own = [
+        replace(case, answer=one.episode.trajectory.answer)
+        for case, one in zip(cases, answered, strict=False)
+    ]
+    early = respondent.answer_early(own, answered)
+    assert sum(len(row) > 1 for row in early) >= 5
+    for row, one in zip(early, answered, strict=True):
+        assert not row or len(row) == len(one.episode.trajectory.fixations) + 1
+        assert not row or row[-1] == pytest.approx(one.confidence, abs=1e-3)
+
+
+def test_how_they_are_cut_into_passes_does_not_matter(trained):
     policy, cases, episodes = trained
-    respondent = PolicyRespondent(policy)
-    answered = respondent.answer(cases)
-    early = respondent.answer_early(cases, answered)
-    right = [n for n, case in enumerate(cases) if episodes[n].trajectory.answer == case.answer]
-    assert len(right) >= 5
-    for n in right:
-        assert len(early[n]) == len(episodes[n].trajectory.fixations) + 1
-        assert early[n][-1] == pytest.approx(answered[n].confidence, abs=1e-3)
-
-
-def test_the_batch_does_not_matter(trained):
-    policy, cases, episodes = trained
-    one, all_ = (early_answers(policy, cases[:6], episodes[:6], batch=batch) for batch in (1, 64))
+    one, all_ = (early_answers(policy, cases[:6], episodes[:6], micro_tokens=n) for n in (1, 16_384))
     for a, b in zip(one, all_, strict=True):
         assert a == pytest.approx(b, abs=1e-4)
 
@@ -109,6 +129,9 @@ def test_an_evaluation_keeps_them_and_a_condition_asks_for_none(tmp_path, traine
     blanked = evaluator_of(tmp_path / "b.jsonl", respondent, data, condition="blanked", unchanged=plain)
     blanked.run()
     assert {record.early for record in blanked.records} == {()}
+    without = evaluator_of(tmp_path / "w.jsonl", respondent, data, early=False)
+    without.run()
+    assert measure(without.records).gains == ()
 
 
 def test_probabilities_that_are_none_are_refused(tmp_path, trained):
@@ -117,5 +140,8 @@ def test_probabilities_that_are_none_are_refused(tmp_path, trained):
     plain = evaluator_of(tmp_path / "p.jsonl", PolicyRespondent(policy), data)
     plain.run()
     row = plain.records[0].to_row()
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        type(plain.records[0]).from_row(row | {"early": [2.0]})
+    for wrong in ([2.0] * len(row["early"]), [0.5] * (len(row["early"]) + 1)):
+        with pytest.raises(ValueError, match="wanted none or"):
+            type(plain.records[0]).from_row(row | {"early": wrong})
+    del row["early"]  # as before there were early answers
+    assert type(plain.records[0]).from_row(row).early == ()

@@ -15,7 +15,7 @@ from medeyes_monai.trajectory import Episode, Fixation, Trajectory
 
 __all__ = ["Prediction", "Questions", "case_of", "predictions_of", "read_predictions"]
 
-PREDICTIONS = "medeyes predictions 2"
+PREDICTIONS = "medeyes predictions 1"
 """Layout of the files that are read, as their first line names it."""
 MAX_LINE_BYTES = 2**24
 """Longest line that is read."""
