@@ -3,7 +3,7 @@
 Four shares, in percent with 95 % intervals, over questions that need looking:
 
 - *finds*: lesions and look-alikes whose middle lies in one of the policy's own looks;
-- *names*: of those, shown to it one after another by a scan that is not its own, the kinds that it reads off;
+- *names*: lesions and look-alikes whose kind it says when a scan that is not its own has looked at them;
 - *counts*: questions at which its first words state the right number of candidates;
 - *answers*: questions that it answers right.
 
@@ -14,82 +14,86 @@ Four shares, in percent with 95 % intervals, over questions that need looking:
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 
+from supervised import pictures, volumes
 from supervised.course import Course
 from supervised.paths import random_stop_path
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from medeyes_monai.data.phantom import LOOK_FAMILIES, PhantomVQA
+from medeyes_monai.data.phantom import PhantomVQA
 from medeyes_monai.data.phantom3d import PhantomVQA3D
-from medeyes_monai.data.phantom3d_words import LOOK_FAMILIES_3D
 from medeyes_monai.inferers import EpisodeInferer
-from medeyes_monai.metrics import Share, Table
+from medeyes_monai.metrics import Estimate, Table, estimates, marked_findings
 from medeyes_monai.metrics.scoring import answers_match
 from medeyes_monai.policy import HuggingFacePolicy
+from medeyes_monai.protocol import parse_turn
 from medeyes_monai.rollout import rollout
-from medeyes_monai.scenes import Case, Finding
+from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode, Trajectory
 
 MEASURES = ("finds", "names", "counts", "answers")
-STATED = re.compile(r"<reasoning>(\d+) candidates?\b")
+STATED = re.compile(r"(\d+) candidates?\b")
 ALL_LOOKS = (0.0, 0.0, 0.0, 1.0)
 """A scan that stops after four looks, which no question has more candidates than."""
 BATCH = 32
 
 
-def candidates(case: Case) -> list[Finding]:
-    """Return what only a look tells: lesions and their look-alikes."""
-    return [finding for finding in case.scene.findings if finding.subtle]
-
-
 def found(episode: Episode, case: Case) -> list[bool]:
     """Tell for each candidate whether an own look holds its middle."""
     boxes = episode.trajectory.boxes
-    return [any(box.contains(finding.box.centre) for box in boxes) for finding in candidates(case)]
+    return [any(box.contains(marked.centre) for box in boxes) for marked in marked_findings(case)]
 
 
-def named(policy: HuggingFacePolicy, course: Course, cases: Sequence[Case]) -> list[bool]:
+def named(policy: HuggingFacePolicy, course: Course, cases: Sequence[Case]) -> list[list[bool]]:
     """Show a policy every candidate, one after another, and tell whether it says the right kind."""
     asked, begun, kinds = [], [], []
-    for case in cases:
+    for number, case in enumerate(cases):
         path = random_stop_path(course, case, 0, 0, ALL_LOOKS)
         thoughts = [*(look.reasoning for look in path.fixations[1:]), path.reasoning]
         for looks, thought in enumerate(thoughts[: len(path.fixations)], start=1):
-            asked.append(case)
+            asked.append(number)
             begun.append(Trajectory(path.fixations[:looks]))
-            kinds.append(_kind(thought))
-    episodes = rollout(policy, asked, draws=1, greedy=True, begun=begun, stop=lambda: True)
-    said = [ep.turns[len(path.fixations)] for ep, path in zip(episodes, begun, strict=True)]
-    return [
-        _kind(turn.removeprefix("<reasoning>").partition("<")[0]) == kind
-        for turn, kind in zip(said, kinds, strict=True)
-    ]
+            kinds.append(kind_of(thought))
+    episodes = rollout(
+        policy, [cases[n] for n in asked], draws=1, greedy=True, begun=begun, stop=lambda: True
+    )
+    right: list[list[bool]] = [[] for _ in cases]
+    for number, episode, path, kind in zip(asked, episodes, begun, kinds, strict=True):
+        right[number].append(kind_of(parse_turn(episode.turns[len(path.fixations)]).reasoning) == kind)
+    return right
 
 
 def counted(episode: Episode, case: Case) -> bool:
-    """Tell whether the first words state how many candidates there are."""
-    stated = STATED.match(episode.turns[0])
-    return stated is not None and int(stated[1]) == len(candidates(case))
+    """Tell whether the first thought states how many candidates there are."""
+    path = episode.trajectory
+    stated = STATED.match(path.fixations[0].reasoning if path.fixations else path.reasoning)
+    return stated is not None and int(stated[1]) == len(marked_findings(case))
 
 
-def diagnose(policy: HuggingFacePolicy, course: Course, data: Dataset[Case]) -> dict[str, Share]:
-    """Return the four shares of a policy."""
-    flags: dict[str, list[bool]] = {name: [] for name in MEASURES}
+def diagnose(policy: HuggingFacePolicy, course: Course, data: Dataset[Case]) -> dict[str, Estimate]:
+    """Return the four shares of a policy with their intervals, by resampling images."""
+    rows = []
     policy.train(False)
     for start in tqdm(range(0, len(data), BATCH), desc="batches"):  # type: ignore[arg-type]
         cases = [data[n] for n in range(start, min(start + BATCH, len(data)))]  # type: ignore[arg-type]
-        flags["names"] += named(policy, course, cases)
-        for case, episode in zip(cases, EpisodeInferer()(cases, policy), strict=True):
+        done = zip(cases, EpisodeInferer()(cases, policy), named(policy, course, cases), strict=True)
+        for case, episode, kinds in done:
             answer = episode.trajectory.answer
-            flags["finds"] += found(episode, case)
-            flags["counts"].append(counted(episode, case))
-            flags["answers"].append(answer is not None and answers_match(answer, case))
-    return {name: Share.of(some) for name, some in flags.items()}
+            right = answer is not None and answers_match(answer, case)
+            few = [(mark, kind, nan, nan) for mark, kind in zip(found(episode, case), kinds, strict=True)]
+            rows += [(case.scene.key, row) for row in (*few, (nan, nan, counted(episode, case), right))]
+    means = estimates([row for _, row in rows], [image for image, _ in rows])
+    return dict(zip(MEASURES, means, strict=True))
+
+
+def kind_of(thought: str) -> str:
+    """Return the kind in a thought such as "left large solid; open", or nothing."""
+    return next(iter(thought.partition(";")[0].split()[-1:]), "")
 
 
 def main() -> None:
@@ -102,20 +106,15 @@ def main() -> None:
     parser.add_argument("--splits", default="test,ood", help="splits, with commas between")
     parser.add_argument("--size", type=int, default=200, help="questions of a split")
     asked = parser.parse_args()
-    course = importlib.import_module("build_volume_policy" if asked.volumes else "build_tiny_policy").COURSE
-    kind, families = (PhantomVQA3D, LOOK_FAMILIES_3D) if asked.volumes else (PhantomVQA, LOOK_FAMILIES)
+    course = volumes.COURSE if asked.volumes else pictures.COURSE
+    kind = PhantomVQA3D if asked.volumes else PhantomVQA
     rows = []
     for folder in asked.policies:
         policy = HuggingFacePolicy(folder)
         for split in asked.splits.split(","):
-            shares = diagnose(policy, course, kind(split, size=asked.size, families=families))
+            shares = diagnose(policy, course, kind(split, size=asked.size, families=course.look_families))
             rows.append((str(folder), split, *(shares[name].percent() for name in MEASURES)))
     print(f"\n{Table(('policy', 'split', *MEASURES), tuple(rows)).markdown()}")
-
-
-def _kind(thought: str) -> str:
-    """Return the kind in a thought such as "left large solid; open", or nothing."""
-    return next(iter(thought.partition(";")[0].split()[-1:]), "")
 
 
 if __name__ == "__main__":

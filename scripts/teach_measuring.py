@@ -15,22 +15,25 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from build_volume_policy import COURSE, jittered
 from supervised.fitting import teach_episodes
 from supervised.lessons import all_lessons
+from supervised.volumes import COURSE
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from medeyes_monai.data.phantom3d import PhantomVQA3D
 from medeyes_monai.data.phantom3d_words import WORDS
+from medeyes_monai.errors import ConfigError
+from medeyes_monai.evaluation.records import RecordedScene
 from medeyes_monai.experts import Reading
 from medeyes_monai.inferers import EpisodeInferer
 from medeyes_monai.io.atomic import write_atomic
-from medeyes_monai.metrics import Share, Table
+from medeyes_monai.metrics import Scores, Share, Table, paired, score
 from medeyes_monai.metrics.scoring import answers_match
 from medeyes_monai.navigator import conclusion
 from medeyes_monai.policy import HuggingFacePolicy
@@ -44,32 +47,46 @@ START = Path(__file__).resolve().parents[1] / "bundle" / "models" / "volume_poli
 FAMILIES = ("diameter", "volume")
 SAID = {"diameter": re.compile(r"ball of ([\d.]+ mm)"), "volume": re.compile(r"([\d.]+ ml)")}
 """Where the answer to a family stands in the reply of the tool."""
-MAX_LOOKS = 4
+MAX_LOOKS, BATCH = 4, 16
+RATE = 5e-4
+WITH, WITHOUT = "with Measure", "without"
 
 
-def taught_path(case: Case, seed: int, tool: Measure | None) -> Trajectory | None:
+def taught_path(case: Case, policy: HuggingFacePolicy, seed: int, tool: Measure | None) -> Trajectory | None:
     """Return a scan that stops at the lesion that is asked about, and measures it if there is a tool.
 
-    None where what the tool says is not within the tolerance of the question.
+    Args:
+        case: A question of :data:`FAMILIES`.
+        policy: In whose frame the tool's box is written, so that its reply is that of the box as written.
+        seed: Of the places of looks.
+        tool: The tool; None has the size said at once.
+
+    Returns:
+        The path, boxes in voxels of the scene; None where what the tool says is not within the tolerance of
+        the question.
+
+    Raises:
+        ConfigError: If no candidate is of the kind that is asked about.
     """
     rng = numpy_generator("measuring", seed, case.key)
     spots = sorted((finding for finding in case.scene.findings if finding.subtle), key=COURSE.order)
-    asked = next(kind for kind in COURSE.vocabulary[-1] if f" {kind} " in case.question)
+    labels = [" ".join(spot.label.split()[:WORDS]) for spot in spots]
+    asked = [n for n, label in enumerate(labels) if f" {label.split()[-1]} lesion" in case.question]
+    if not asked:
+        raise ConfigError(f"{case.key}: no candidate is what {case.question!r} asks about: {labels}")
     thought, looks = f"{len(spots)} candidates", []
-    for finding in spots:
-        looks.append(Fixation(thought, jittered(finding, case.scene, rng)))
-        label = " ".join(finding.label.split()[:WORDS])
+    for spot, label in zip(spots[: asked[0] + 1], labels, strict=False):
+        looks.append(Fixation(thought, COURSE.region(spot, case.scene, rng)))
         thought = conclusion(label, Reading(None, decisive=False))
-        if label.endswith(asked):
-            break
     if tool is None:
         return Trajectory(tuple(looks), thought, case.answer)
-    call = ToolCall("Measure", thought, jittered(finding, case.scene, rng), after=len(looks))
-    reply = tool.use(call, case.scene).reply
-    said = SAID[case.family].search(reply)
+    shape, frame = case.scene.shape, policy.frame(case.scene)
+    box = COURSE.region(spots[asked[0]], case.scene, rng).scale(shape, frame).scale(frame, shape)
+    call = ToolCall("Measure", thought, box, after=len(looks))
+    call = replace(call, reply=tool.use(call, case.scene).reply)
+    said = SAID[case.family].search(call.reply)
     if said is None or not answers_match(said[1], case):
         return None
-    call = ToolCall("Measure", thought, call.box, reply=reply, after=len(looks))
     return Trajectory(tuple(looks), said[1], said[1], (call,))
 
 
@@ -87,22 +104,30 @@ class Taught(Dataset[tuple[Episode, Episode] | None]):
     def __getitem__(self, index: int) -> tuple[Episode, Episode] | None:
         """Write both episodes about one volume."""
         case = self.cases[index]
-        paths = [taught_path(case, self.seed, tool) for tool in (Measure(), None)]
+        paths = [taught_path(case, self.policy, self.seed, tool) for tool in (Measure(), None)]
         written = [write_episode(path, case, self.policy) for path in paths if path is not None]
         return (written[0], written[1]) if len(written) == 2 else None
 
 
-def right_answers(policy: HuggingFacePolicy, cases: Dataset[Case], tools: Sequence[str]) -> dict[str, Share]:
-    """Ask a policy all questions, and return the share of right answers by family."""
+def scores_of(policy: HuggingFacePolicy, cases: Dataset[Case], tools: Sequence[str]) -> Scores:
+    """Ask a policy all questions, and score its answers."""
     policy.train(False)
-    inferer = EpisodeInferer(max_looks=MAX_LOOKS, tools=tools)
-    right: dict[str, list[bool]] = {family: [] for family in FAMILIES}
-    for index in tqdm(range(len(cases)), desc="test"):  # type: ignore[arg-type]
-        case = cases[index]
-        (episode,) = inferer([case], policy)
-        answer = episode.trajectory.answer
-        right[case.family].append(answer is not None and answers_match(answer, case))
-    return {family: Share.of(flags) for family, flags in right.items()}
+    inferer, asked, episodes = EpisodeInferer(max_looks=MAX_LOOKS, tools=tools), [], []
+    for start in tqdm(range(0, len(cases), BATCH), desc="test"):  # type: ignore[arg-type]
+        some = [cases[n] for n in range(start, min(start + BATCH, len(cases)))]  # type: ignore[arg-type]
+        episodes += inferer(some, policy)
+        asked += [replace(case, scene=RecordedScene(case.scene.key, case.scene.shape)) for case in some]
+    return score(episodes, asked)
+
+
+def table_of(found: Mapping[str, Scores], families: Mapping[str, Sequence[str]]) -> Table:
+    """Return the shares of right answers with 95 % intervals, and the paired difference in points."""
+    rows = []
+    for family, keys in families.items():
+        some = {name: scores.restrict(keys) for name, scores in found.items()}
+        shares = [Share.of(scores.score == 1).percent() for scores in some.values()]
+        rows.append((family, str(len(keys)), *shares, paired(some[WITHOUT], some[WITH]).difference.points()))
+    return Table(("within a tenth", "n", *found, "difference, points"), tuple(rows))
 
 
 def main() -> None:
@@ -123,30 +148,26 @@ def main() -> None:
     volumes = PhantomVQA3D("train", size=asked.volumes, seed=asked.seed, families=FAMILIES)
     taught = Taught(volumes, HuggingFacePolicy(asked.start), asked.seed)
     pairs = [pair for pair in all_lessons(taught, asked.workers) if pair is not None]
+    if not pairs:
+        raise ConfigError(f"the tool was right in none of {asked.volumes} volumes; raise --volumes")
     test = PhantomVQA3D("test", size=asked.test_size, families=FAMILIES)
-    found: dict[str, dict[str, Share]] = {}
-    for which, (name, tools) in enumerate({"with Measure": ["Measure"], "without": []}.items()):
+    found = {}
+    for which, (name, tools) in enumerate({WITH: ["Measure"], WITHOUT: []}.items()):
         policy = HuggingFacePolicy(asked.start, freeze_vision=False)
         episodes = [pair[which] for pair in pairs]
         teach_episodes(
-            policy, episodes, steps=asked.steps, batch=asked.batch, rate=5e-4, seed=asked.seed, name=name
+            policy, episodes, steps=asked.steps, batch=asked.batch, rate=RATE, seed=asked.seed, name=name
         )
         policy.save(asked.output / name.replace(" ", "_").lower())
-        found[name] = right_answers(policy, test, tools)
-    rows = [
-        (
-            family,
-            str(found["without"][family].count),
-            *(shares[family].percent() for shares in found.values()),
-        )
-        for family in FAMILIES
-    ]
-    table = Table(("within a tenth", "n", *found), tuple(rows)).markdown()
-    kept = {"taught": len(pairs), "volumes": asked.volumes, "steps": asked.steps, "seed": asked.seed}
-    shares = {name: {f: share.to_dict() for f, share in some.items()} for name, some in found.items()}
-    write_atomic(asked.output / "results.json", (json.dumps(kept | shares, indent=1) + "\n").encode())
+        found[name] = scores_of(policy, test, tools)
+    keys = found[WITH].cases
+    families = {family: keys[n :: len(FAMILIES)] for n, family in enumerate(FAMILIES)}  # they take turns
+    table = table_of(found, families).markdown()
+    run = {"taught": len(pairs), **{name: str(value) for name, value in vars(asked).items()}}
+    answers = {name: dict(zip(keys, scores.answers, strict=True)) for name, scores in found.items()}
+    write_atomic(asked.output / "results.json", (json.dumps(run | answers, indent=1) + "\n").encode())
     write_atomic(asked.output / "table.md", f"{table}\n".encode())
-    print(f"\n{table}")
+    print(f"\n{table}\n\ntaught: {len(pairs)} of {asked.volumes} volumes, where the tool is right")
 
 
 if __name__ == "__main__":

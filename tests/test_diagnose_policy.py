@@ -25,8 +25,8 @@ def diagnosing():
 
 def test_what_a_path_finds_and_states_is_counted_as_worked_by_hand(diagnosing):
     policy, case = HuggingFacePolicy(TINY), PhantomVQA("val", size=1, families=LOOK_FAMILIES)[0]
-    first, *others = diagnosing.candidates(case)
-    count = 1 + len(others)
+    first, *others = [finding for finding in case.scene.findings if finding.subtle]
+    count = 2  # as drawn
     look = Fixation(f"{count} candidates", first.box.expand(case.scene.shape, minimum=32))
     episode = write_episode(Trajectory((look,), "so", case.answer), case, policy)
     assert diagnosing.found(episode, case) == [True] + [False] * len(others)

@@ -11,6 +11,7 @@ from monai.bundle import ConfigParser
 from medeyes_monai.data.phantom import PhantomReader, PhantomVQA
 from medeyes_monai.data.phantom3d import PhantomVQA3D, phantom_scene
 from medeyes_monai.data.phantom3d_words import LOOK_FAMILIES_3D, PhantomReader3D
+from medeyes_monai.errors import ConfigError
 from medeyes_monai.metrics.scoring import answers_match
 from medeyes_monai.policy import HuggingFacePolicy
 from medeyes_monai.policy.tiny import make_tiny_checkpoint
@@ -62,7 +63,7 @@ def benchmark(dimensions, builder, scripts):
     """Return what is taught about pictures or volumes, some questions, and their reader."""
     if dimensions == 3:
         return builder.COURSE, PhantomVQA3D("train", size=9, families=builder.FAMILIES), PhantomReader3D()
-    return scripts("build_tiny_policy").COURSE, PhantomVQA("train", size=7), PhantomReader()
+    return scripts("supervised.pictures").COURSE, PhantomVQA("train", size=7), PhantomReader()
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -121,7 +122,7 @@ def test_haste_stops_after_one_look_and_patience_does_not(builder, paths):
         return np.mean([len(path.boxes) for path in drawn])
 
     # 1.4 and 2.5 where there are four to look at
-    assert looks(paths.hasty(paths.HASTE)) < 1.6 < looks(paths.PATIENT)
+    assert looks(paths.stops(paths.HASTE)) < 1.6 < looks(paths.PATIENT)
 
 
 def test_a_box_of_six_numbers_survives_being_written_in_the_policys_frame(builder, paths, policy):
@@ -169,9 +170,37 @@ def test_a_build_of_few_steps_or_none_writes_a_policy_that_is_loaded(
 ):
     stages = [f"--{name}-steps={steps}" for name in ("perception", "reading", "protocol", "hasty")]
     size = ["--images=2"] if script == "build_tiny_policy" else ["--volumes=2", "--workers=0"]
-    monkeypatch.setattr("sys.argv", [script, f"--output={tmp_path}", "--batch=2", *stages, *size])
+    begun = ROOT / "bundle" / "models" / ("tiny_policy" if script == "build_tiny_policy" else "volume_policy")
+    places = [f"--start={begun}", f"--output={tmp_path}"]
+    monkeypatch.setattr("sys.argv", [script, *places, "--batch=2", *stages, *size])
     scripts(script).main()
-    assert HuggingFacePolicy(tmp_path).core.dtype == torch.float32
+    built, start = HuggingFacePolicy(tmp_path), HuggingFacePolicy(begun)
+    assert built.core.dtype == torch.float32
+    old, new = (dict(one.core.named_parameters()) for one in (start, built))
+    words = scripts("supervised.building").WORDS  # of a tokenizer that may be another
+    kept = [torch.equal(old[name].half(), new[name].half()) for name in new if not name.endswith(words)]
+    assert len(kept) > 50
+    assert all(kept) == (steps == 0)
+
+
+def test_a_start_that_would_be_written_over_or_is_another_model_is_refused(
+    scripts, tmp_path, policy, monkeypatch
+):
+    monkeypatch.setattr("sys.argv", ["build", f"--start={tmp_path}", f"--output={tmp_path}"])
+    for script in ("build_tiny_policy", "build_volume_policy"):
+        with pytest.raises(ConfigError, match="give another --output"):
+            scripts(script).main()
+    assert list(tmp_path.iterdir()) == []
+    make_tiny_checkpoint(tmp_path, family="qwen2_5_vl")
+    with pytest.raises(ConfigError, match="begin with a policy that these programs have built"):
+        scripts("supervised.building").begin_with(policy, tmp_path)
+
+
+def test_haste_is_a_share_of_the_scans_that_stop_after_one_look(paths):
+    assert paths.stops(paths.HASTE) == (0.75, 0.13, 0.08, 0.04)
+    assert paths.stops(1.0) == (1.0, 0.0, 0.0, 0.0)
+    with pytest.raises(ConfigError, match=r"a share from 0 to 1, got 1\.5"):
+        paths.stops(1.5)
 
 
 @pytest.mark.slow

@@ -1,1 +1,1 @@
-"""Parts of ``scripts/build_tiny_policy.py`` and ``scripts/build_volume_policy.py``."""
+"""How small policies are taught, for the programs that build, teach and diagnose them."""

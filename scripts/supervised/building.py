@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy import HuggingFacePolicy
 from supervised.course import Course
 from supervised.fitting import teach_episodes
@@ -14,10 +15,12 @@ from supervised.paths import HASTE
 from supervised.perception import teach_perception
 from supervised.reading import teach_reading
 
-__all__ = ["OVERVIEWS", "add_stages", "begin_with", "teach"]
+__all__ = ["OVERVIEWS", "add_stages", "begin_with", "check_folders", "teach"]
 
 OVERVIEWS = 32
 """Overviews in a step of perception."""
+WORDS = ("embed_tokens.weight", "lm_head.weight")
+"""Ends the names of weights that belong to the words of a tokenizer."""
 
 
 def add_stages(
@@ -32,7 +35,7 @@ def add_stages(
 ) -> None:
     """Add the options of the stages, with these defaults."""
     parser.add_argument("--output", type=Path, required=True, help="directory of the checkpoint")
-    parser.add_argument("--start", type=Path, default=start, help="the policy that is begun with")
+    parser.add_argument("--start", type=Path, default=start, help="folder of a policy that is begun with")
     parser.add_argument("--perception-steps", type=int, default=perception)
     parser.add_argument("--reading-steps", type=int, default=reading)
     parser.add_argument("--protocol-steps", type=int, default=protocol)
@@ -43,26 +46,45 @@ def add_stages(
     )
 
 
+def check_folders(asked: argparse.Namespace) -> None:
+    """Refuse to write over the policy that is begun with.
+
+    Raises:
+        ConfigError: If output and start are one folder.
+    """
+    if asked.start is not None and asked.start.resolve() == asked.output.resolve():
+        raise ConfigError(f"--output and --start are both {asked.start}; give another --output")
+
+
 def begin_with(policy: HuggingFacePolicy, start: Path | None) -> None:
     """Copy the weights of another policy of the same size, and the embeddings of tokens that both have.
 
     Args:
         policy: The policy that is to be taught.
         start: Folder of the other; None leaves everything as it is.
+
+    Raises:
+        ConfigError: If the other has weights of other shapes.
     """
     if start is None:
         return
     known = HuggingFacePolicy(start)
-    theirs, ours = known.conversation.tokenizer.get_vocab(), policy.conversation.tokenizer.get_vocab()
-    table = policy.core.get_input_embeddings().weight.detach()
-    shared = [token for token in ours if token in theirs]
-    rows = known.core.get_input_embeddings().weight.detach()[[theirs[token] for token in shared]]
-    table[[ours[token] for token in shared]] = rows
-    state = known.core.state_dict()
-    kept = {
-        name: value for name, value in state.items() if "embed_tokens" not in name and "lm_head" not in name
-    }
-    policy.core.load_state_dict(kept, strict=False)
+    ours, theirs = (
+        {name: value for name, value in one.core.state_dict().items() if not name.endswith(WORDS)}
+        for one in (policy, known)
+    )
+    shapes = [{name: tuple(value.shape) for name, value in some.items()} for some in (ours, theirs)]
+    if shapes[0] != shapes[1]:
+        odd = sorted(name for name in {**ours, **theirs} if shapes[0].get(name) != shapes[1].get(name))
+        raise ConfigError(
+            f"{start} has other weights than the policy that is built: {len(odd)} differ in name or shape, "
+            f"the first is {odd[0]}; begin with a policy that these programs have built"
+        )
+    policy.core.load_state_dict(theirs, strict=False)
+    words, known_words = (one.conversation.tokenizer.get_vocab() for one in (policy, known))
+    shared = [word for word in words if word in known_words]
+    table, known_table = (one.core.get_input_embeddings().weight.detach() for one in (policy, known))
+    table[[words[word] for word in shared]] = known_table[[known_words[word] for word in shared]]
 
 
 def teach(

@@ -15,7 +15,7 @@ from medeyes_monai.scenes import Case, Finding
 from medeyes_monai.seeding import numpy_generator
 from medeyes_monai.trajectory import Episode, Picture
 from supervised.course import Course
-from supervised.paths import HASTE, PATIENT, hasty, random_stop_path, shown, taught_episode
+from supervised.paths import HASTE, PATIENT, random_stop_path, shown, stops, taught_episode
 
 __all__ = ["Lesson", "Lessons", "all_lessons"]
 
@@ -65,7 +65,7 @@ class Lessons(Dataset[Lesson]):
         """Remember what is taught."""
         self.course, self.policy, self.cases = course, policy, cases
         self.seed, self.paths, self.looks = seed, paths, looks
-        self.stops = (PATIENT, hasty(haste))
+        self.stops = (PATIENT, stops(haste))
 
     def __len__(self) -> int:
         """Number of images."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts import Candidate
 from medeyes_monai.navigator import conclusion
 from medeyes_monai.policy import HuggingFacePolicy
@@ -14,7 +15,7 @@ from medeyes_monai.seeding import numpy_generator
 from medeyes_monai.trajectory import Episode, Fixation, Picture, Trajectory
 from supervised.course import Course
 
-__all__ = ["GUESS", "HASTE", "PATIENT", "hasty", "random_stop_path", "shown", "taught_episode"]
+__all__ = ["GUESS", "HASTE", "PATIENT", "random_stop_path", "shown", "stops", "taught_episode"]
 
 GUESS = "unknown"
 """Stands for an answer that what was seen does not give; it is never taught."""
@@ -24,21 +25,24 @@ PATIENT = (0.25, 0.25, 0.25, 0.25)
 """How often a scan stops after 1, 2, 3 and 4 looks while the policy learns to read what it found."""
 HASTE = 0.75
 """How often a hasty scan, of which the last stage consists, stops after one look."""
+LESS_HASTY = (0.52, 0.32, 0.16)
+"""Of the hasty scans that go on, how often one stops after 2, 3 and 4 looks."""
 GLANCING = (0.8, 0.1, 0.1)
 """How often a scan has 0, 1 and 2 looks where a glance is enough."""
 
 
-def hasty(haste: float) -> tuple[float, ...]:
+def stops(haste: float) -> tuple[float, ...]:
     """Return how often a hasty scan stops after 1, 2, 3 and 4 looks.
 
     Args:
         haste: How often after 1, from 0 to 1.
 
-    Example:
-        >>> hasty(0.75)
-        (0.75, 0.13, 0.08, 0.04)
+    Raises:
+        ConfigError: If that is no share.
     """
-    return (haste, *((1 - haste) * share for share in (0.52, 0.32, 0.16)))
+    if not 0 <= haste <= 1:
+        raise ConfigError(f"haste is a share from 0 to 1, got {haste}")
+    return (haste, *((1 - haste) * share for share in LESS_HASTY))
 
 
 def random_stop_path(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ignite.engine import Engine
 
 from medeyes_monai.training.monitors.base import Values, Verdict, WindowMonitor
@@ -102,35 +104,47 @@ class Interference(WindowMonitor):
         )
 
 
-class EntropyCollapse(WindowMonitor):
+class _Fall(WindowMonitor):
+    """Remembers the mean of a run's first window, below a share of which a number has fallen."""
+
+    def __init__(self, name: str, keys: Sequence[str], window: int, share: float, floor: float) -> None:
+        """Set the limits."""
+        super().__init__(name, keys, window)
+        self.share, self.floor = share, floor
+        self.first: float | None = None
+
+    def has_fallen(self, mean: float) -> bool:
+        """Tell whether the mean of a window is below the share or the floor."""
+        self.first = mean if self.first is None else self.first
+        return mean < max(self.floor, self.share * self.first)
+
+    def begin(self, engine: Engine) -> None:
+        """Forget the first window too."""
+        super().begin(engine)
+        self.first = None
+
+
+class EntropyCollapse(_Fall):
     """Warns when the policy has become nearly certain of every token it draws.
 
     Args:
         window: Number of updates.
-        share: Least mean entropy, as a share of that of the run's first window.
+        share: Least mean entropy, as a share of that of the first window since the run began or was resumed.
         floor: Least mean entropy whatever the first window was. Unit: nats.
     """
 
     def __init__(self, window: int = 10, share: float = 0.25, floor: float = 0.01) -> None:
         """Set the limits."""
-        super().__init__("entropy_collapse", ("policy/entropy_mean",), window)
-        self.share, self.floor = share, floor
-        self._first: float | None = None
+        super().__init__("entropy_collapse", ("policy/entropy_mean",), window, share, floor)
 
     def judge_window(self, *values: Values) -> Verdict:
         """Compare the mean with that of the first window."""
         entropy = float(values[0].mean())
-        self._first = entropy if self._first is None else self._first
-        least = max(self.floor, self.share * self._first)
+        fallen = self.has_fallen(entropy)
         seen = (
-            f"mean entropy {entropy:.3f} nats a token over {self.window} updates, at first {self._first:.3f}"
+            f"mean entropy {entropy:.3f} nats a token over {self.window} updates, at first {self.first:.3f}"
         )
-        return Verdict(entropy, entropy < least, seen)
-
-    def begin(self, engine: Engine) -> None:
-        """Forget the first window too."""
-        super().begin(engine)
-        self._first = None
+        return Verdict(entropy, fallen, seen)
 
 
 class RewardCollapse(WindowMonitor):
@@ -154,14 +168,18 @@ class RewardCollapse(WindowMonitor):
         return Verdict(share, share >= self.share and reward < self.solved, seen)
 
 
-class VanishingLooks(WindowMonitor):
+class VanishingLooks(_Fall):
     """Warns when own episodes hardly look any more and are not right either.
+
+    Leave it out where questions need no looks and are hard all the same.
 
     Args:
         window: Number of updates.
-        share: Least mean number of looks of an episode, as a share of that of the run's first window.
-        floor: Least mean number of looks whatever the first window was. Runs of the embedded policy that
-            learn keep 0.84 or more; those that fell into answers without a look had 0.23 or less all along.
+        share: Least mean number of looks of an episode, as a share of that of the first window since the run
+            began or was resumed.
+        floor: Least mean number of looks whatever the first window was. Of the runs in ``docs/results.md``,
+            those that learn keep 0.84 or more in every window, and those that fell into answers without a
+            look have 0.23 or less from the first window on.
         solved: Own reward from which nothing is wrong: the questions need no look.
     """
 
@@ -169,25 +187,18 @@ class VanishingLooks(WindowMonitor):
         self, window: int = 10, share: float = 0.5, floor: float = 0.25, solved: float = SOLVED
     ) -> None:
         """Set the limits."""
-        super().__init__("vanishing_looks", ("policy/looks", REWARD), window)
-        self.share, self.floor, self.solved = share, floor, solved
-        self._first: float | None = None
+        super().__init__("vanishing_looks", ("policy/looks", REWARD), window, share, floor)
+        self.solved = solved
 
     def judge_window(self, *values: Values) -> Verdict:
         """Compare the mean with that of the first window."""
         looks, reward = (float(series.mean()) for series in values)
-        self._first = looks if self._first is None else self._first
-        least = max(self.floor, self.share * self._first)
+        fallen = self.has_fallen(looks)
         seen = (
-            f"{looks:.2f} looks an episode over {self.window} updates, at first {self._first:.2f}, at a mean "
+            f"{looks:.2f} looks an episode over {self.window} updates, at first {self.first:.2f}, at a mean "
             f"own reward of {reward:.2f}"
         )
-        return Verdict(looks, looks < least and reward < self.solved, seen)
-
-    def begin(self, engine: Engine) -> None:
-        """Forget the first window too."""
-        super().begin(engine)
-        self._first = None
+        return Verdict(looks, fallen and reward < self.solved, seen)
 
 
 def _rise(values: Values) -> float:
