@@ -18,7 +18,7 @@ from medeyes_monai.evaluation.identity import data_identity
 from medeyes_monai.evaluation.journal import Journal
 from medeyes_monai.evaluation.records import Answered, Record, record_of
 from medeyes_monai.evaluation.respondents import Respondent
-from medeyes_monai.metrics.faithfulness import MIRRORED
+from medeyes_monai.metrics.faithfulness import BLANKED, MIRRORED
 from medeyes_monai.metrics.scoring import OWN, preset
 from medeyes_monai.scenes import CONDITIONS, NEEDS_LOOKS, Case, under_condition
 
@@ -46,8 +46,8 @@ class RecordingEvaluator(Evaluator):
         condition: One of :data:`~medeyes_monai.scenes.CONDITIONS`, or None for the questions as they are.
         unchanged: Under a condition, the evaluator that asked the questions as they are. Under all but
             ``mirrored``, only those are asked again at which there was a look.
-        early: Whether questions are answered early too, after each look, where the respondent can; not under
-            a condition.
+        early: Whether questions are answered early too, after each look, where the respondent can; of the
+            conditions only under ``blanked``, which tells what looks would add that show nothing.
         handlers: Ignite or MONAI handlers.
 
     Raises:
@@ -86,7 +86,11 @@ class RecordingEvaluator(Evaluator):
         self.respondent, self.dataset, self.path = respondent, dataset, Path(path)
         self.preset, self.judge = preset, _judge_of(preset)
         self.batch, self.seed, self.split = batch, seed, split
-        self.condition, self.unchanged, self.early = condition, unchanged, early and condition is None
+        self.condition, self.unchanged, self.early = (
+            condition,
+            unchanged,
+            early and condition in (None, BLANKED),
+        )
         self._journal: Journal | None = None
         self._keys: set[str] = set()
         self._scores: list[float] = []

@@ -32,7 +32,7 @@ from medeyes_monai.metrics import (
     look_gains,
     score,
 )
-from medeyes_monai.metrics.faithfulness import MIRRORED
+from medeyes_monai.metrics.faithfulness import BLANKED, MIRRORED
 from medeyes_monai.metrics.scoring import OWN
 
 __all__ = ["Measured", "measure"]
@@ -52,6 +52,7 @@ class Measured:
         progression: How looks go on.
         curve: Score by the number of looks that are allowed.
         gains: What each look adds to the probability of the reference answer; empty where it is not known.
+        grey_gains: The same where looks show grey.
         calibration: Confidence against being right; None where confidence is not known.
         abstention: What is left when unsure answers are withheld; None as well.
         changes: What becomes of the answers under conditions, by name.
@@ -68,6 +69,7 @@ class Measured:
     progression: Progression
     curve: tuple[LookStep, ...]
     gains: tuple[LookGain, ...]
+    grey_gains: tuple[LookGain, ...]
     calibration: Calibration | None
     abstention: Abstention | None
     changes: Mapping[str, Change]
@@ -95,7 +97,11 @@ class Measured:
             "majority": None if self.majority is None else _shares(self.majority),
             "grounding": None if self.grounding is None else self.grounding.to_dict(),
             "progression": self.progression.to_dict()
-            | {"by_looks": steps, "gains": [gain.to_dict() for gain in self.gains]},
+            | {
+                "by_looks": steps,
+                "gains": [gain.to_dict() for gain in self.gains],
+                "gains_blanked": [gain.to_dict() for gain in self.grey_gains],
+            },
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
             "abstention": None if self.abstention is None else self.abstention.to_dict(),
             "faithfulness": {name: change.to_dict() for name, change in self.changes.items()},
@@ -149,6 +155,7 @@ def measure(
         progression=_progression(records),
         curve=look_curve(_cut_runs(chosen)),
         gains=_gains(records, notes),
+        grey_gains=_gains((conditions or {}).get(BLANKED, ()), []),
         calibration=sure,
         abstention=None if sure is None else abstention(sure, _images(records), risk),
         changes=changes,

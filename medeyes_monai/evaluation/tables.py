@@ -31,7 +31,9 @@ def tables_of(found: Measured) -> dict[str, Table]:
     tables["How looks go on"] = _figures(found.progression.figures, percent=False)
     tables["Answers given within so many looks"] = look_table(found.curve)
     if found.gains:
-        tables["How probable the reference answer is before and after a look"] = look_gain_table(found.gains)
+        tables["How probable the reference answer is before and after a look"] = look_gain_table(
+            found.gains, found.grey_gains
+        )
     if found.changes:
         tables["Was looking real"] = faithfulness_table(found.changes)
     if found.laterality is not None:

@@ -51,6 +51,7 @@ def under_conditions(
             split=evaluator.split,
             preset=evaluator.preset,
             condition=name,
+            early=evaluator.early,
             unchanged=evaluator,
             handlers=[ProgressHandler(name, {"score": "mean score"})],
         )

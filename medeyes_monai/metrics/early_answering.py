@@ -79,8 +79,14 @@ def _gain(look: int, chances: Sequence[Sequence[float]], images: Sequence[Hashab
     return LookGain(look, first, then, gain, Share.of(after > before))
 
 
-def look_gain_table(gains: Sequence[LookGain]) -> Table:
-    """Return what each look adds as a table, in percent and points."""
+def look_gain_table(gains: Sequence[LookGain], blanked: Sequence[LookGain] = ()) -> Table:
+    """Return what each look adds as a table, in percent and points.
+
+    Args:
+        gains: What looks add.
+        blanked: What they add where they show grey, for comparison.
+    """
+    grey = {gain.look: gain.gain.points() for gain in blanked}
     rows = [
         (
             str(gain.look),
@@ -89,7 +95,9 @@ def look_gain_table(gains: Sequence[LookGain]) -> Table:
             gain.after.percent(),
             gain.gain.points(),
             gain.rises.percent(),
+            *([grey.get(gain.look, "-")] if blanked else []),
         )
         for gain in gains
     ]
-    return Table(("look", "n", "before it", "after it", "gain, points", "rises"), tuple(rows))
+    header = ("look", "n", "before it", "after it", "gain, points", "rises")
+    return Table((*header, "gain, looks blanked") if blanked else header, tuple(rows))

@@ -14,8 +14,10 @@ from medeyes_monai.metrics.share import Share
 from medeyes_monai.metrics.table import Table
 from medeyes_monai.scenes import mirror_text
 
-__all__ = ["MIRRORED", "Change", "Laterality", "answer_change", "faithfulness_table", "laterality"]
+__all__ = ["BLANKED", "MIRRORED", "Change", "Laterality", "answer_change", "faithfulness_table", "laterality"]
 
+BLANKED = "blanked"
+"""The condition under which looks show grey."""
 MIRRORED = "mirrored"
 """The condition whose answers are expected to exchange left and right."""
 

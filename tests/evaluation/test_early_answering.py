@@ -14,6 +14,7 @@ from medeyes_monai.data.phantom import LOOK_FAMILIES, PhantomVQA
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.evaluation import PolicyRespondent, measure
 from medeyes_monai.evaluation.early_answering import answered_early, early_answers
+from medeyes_monai.evaluation.tables import tables_of
 from medeyes_monai.geometry import Box
 from medeyes_monai.inferers import EpisodeInferer
 from medeyes_monai.metrics import look_gain_table, look_gains
@@ -114,7 +115,7 @@ def test_gains_are_the_hand_worked_ones():
         look_gains([[1.0]], [])
 
 
-def test_an_evaluation_keeps_them_and_a_condition_asks_for_none(tmp_path, trained):
+def test_an_evaluation_keeps_them_and_those_of_grey_looks(tmp_path, trained):
     policy, *_ = trained
     data = PhantomVQA("val", size=4, families=LOOK_FAMILIES)
     respondent = PolicyRespondent(policy)
@@ -128,7 +129,15 @@ def test_an_evaluation_keeps_them_and_a_condition_asks_for_none(tmp_path, traine
     assert found.to_dict()["progression"]["gains"][0]["look"] == 1
     blanked = evaluator_of(tmp_path / "b.jsonl", respondent, data, condition="blanked", unchanged=plain)
     blanked.run()
-    assert {record.early for record in blanked.records} == {()}
+    (grey,) = {len(record.early) > 0 for record in blanked.records}
+    assert grey
+    whole = measure(plain.records, conditions={"blanked": blanked.records})
+    assert len(whole.grey_gains) >= 1
+    table = tables_of(whole)["How probable the reference answer is before and after a look"]
+    assert table.header[-1] == "gain, looks blanked"
+    mirrored = evaluator_of(tmp_path / "m.jsonl", respondent, data, condition="mirrored", unchanged=plain)
+    mirrored.run()
+    assert {record.early for record in mirrored.records} == {()}
     without = evaluator_of(tmp_path / "w.jsonl", respondent, data, early=False)
     without.run()
     assert measure(without.records).gains == ()
