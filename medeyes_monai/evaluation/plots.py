@@ -112,6 +112,7 @@ def _changes(ax: Any, changes: Mapping[str, Change]) -> None:
     )
     ax.axvline(0, color="#333333", linewidth=0.8)
     ax.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    ax.set_ylim(-0.75, max(len(names), 4) - 0.25)
     _title(ax, "score under a condition, less the score as is", "points, 95 % interval")
 
 
