@@ -45,9 +45,9 @@ from medeyes_monai.trajectory import Episode, Fixation, ToolCall, Trajectory
 
 START = Path(__file__).resolve().parents[1] / "bundle" / "models" / "volume_policy"
 FAMILIES = ("diameter", "volume")
-SAID = {"diameter": re.compile(r"ball of ([\d.]+ mm)"), "volume": re.compile(r"([\d.]+ ml)")}
-"""Where the answer to a family stands in the reply of the tool."""
-MAX_LOOKS, BATCH = 4, 16
+SAID = {"diameter": re.compile(r"a ball of ([\d.]+ mm)"), "volume": re.compile(r"mm, ([\d.]+ ml)")}
+"""What of the reply of the tool is repeated for a family, and where the answer stands in it."""
+MAX_LOOKS, MAX_TURN_TOKENS, BATCH = 4, 96, 16
 RATE = 5e-4
 WITH, WITHOUT = "with Measure", "without"
 
@@ -87,7 +87,7 @@ def taught_path(case: Case, policy: HuggingFacePolicy, seed: int, tool: Measure 
     said = SAID[case.family].search(call.reply)
     if said is None or not answers_match(said[1], case):
         return None
-    return Trajectory(tuple(looks), said[1], said[1], (call,))
+    return Trajectory(tuple(looks), said[0], said[1], (call,))
 
 
 class Taught(Dataset[tuple[Episode, Episode] | None]):
@@ -112,7 +112,11 @@ class Taught(Dataset[tuple[Episode, Episode] | None]):
 def scores_of(policy: HuggingFacePolicy, cases: Dataset[Case], tools: Sequence[str]) -> Scores:
     """Ask a policy all questions, and score its answers."""
     policy.train(False)
-    inferer, asked, episodes = EpisodeInferer(max_looks=MAX_LOOKS, tools=tools), [], []
+    inferer, asked, episodes = (
+        EpisodeInferer(max_looks=MAX_LOOKS, max_turn_tokens=MAX_TURN_TOKENS, tools=tools),
+        [],
+        [],
+    )
     for start in tqdm(range(0, len(cases), BATCH), desc="test"):  # type: ignore[arg-type]
         some = [cases[n] for n in range(start, min(start + BATCH, len(cases)))]  # type: ignore[arg-type]
         episodes += inferer(some, policy)
@@ -138,7 +142,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/measuring"), help="folder of the results")
     parser.add_argument("--start", type=Path, default=START, help="the policy that is taught")
     parser.add_argument("--volumes", type=int, default=1000, help="number of volumes")
-    parser.add_argument("--steps", type=int, default=400, help="steps of each policy")
+    parser.add_argument("--steps", type=int, default=500, help="steps of each policy")
     parser.add_argument("--batch", type=int, default=24, help="episodes in a step")
     parser.add_argument("--test-size", type=int, default=200, help="questions that are tested")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw volumes")
