@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from supervised.fitting import teach_episodes
 from supervised.lessons import all_lessons
-from supervised.volumes import COURSE
+from supervised.volumes import COURSE, about
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -81,7 +81,7 @@ def taught_path(case: Case, policy: HuggingFacePolicy, seed: int, tool: Measure 
     if tool is None:
         return Trajectory(tuple(looks), thought, case.answer)
     shape, frame = case.scene.shape, policy.frame(case.scene)
-    box = COURSE.region(spots[asked[0]], case.scene, rng).scale(shape, frame).scale(frame, shape)
+    box = about(spots[asked[0]], case.scene).scale(shape, frame).scale(frame, shape)
     call = ToolCall("Measure", thought, box, after=len(looks))
     call = replace(call, reply=tool.use(call, case.scene).reply)
     said = SAID[case.family].search(call.reply)

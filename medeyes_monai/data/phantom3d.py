@@ -9,7 +9,7 @@ axes in any order and direction: which side a lesion is on follows from the affi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -29,6 +29,7 @@ from medeyes_monai.data.phantom3d_image import (
 from medeyes_monai.data.phantom3d_words import (
     ANSWERS_3D,
     FAMILIES_3D,
+    MEASURE_FAMILIES_3D,
     MEASURES,
     QUESTIONS_3D,
     STAGES,
@@ -44,6 +45,9 @@ phantom_scene = partial(VolumeScene, window=(90.0, 420.0), projection="central")
 """Makes scenes of phantoms: organs mid-grey, lesions brighter, air and fat dark."""
 TOLERANCE = 0.1
 """Share of a diameter, volume or ratio by which an answer may be off."""
+GROWTH = (0.6, 1.5)
+"""Where something is measured, bodies are of sizes from the first to the second share of the usual one, a
+child's to a large adult's. In voxels all look the same: how large a lesion is follows from the spacing."""
 TOLERANCE_HU = 10.0
 """What a density may be off."""
 
@@ -137,15 +141,17 @@ class PhantomVQA3D(Dataset[Case]):
         """
         family, answer = self._asked(index)
         rng = numpy_generator("phantom3d", self.seed, self.split, index)
-        wanted, words = wanted_lesions(family, answer, self.anatomy, rng)
-        in_plane = float(np.round(rng.uniform(*self.anatomy.in_plane_mm), 3))
-        spacing = (in_plane, in_plane, float(np.round(rng.uniform(*self.anatomy.slice_mm), 3)))
+        growth = float(rng.uniform(*GROWTH)) if family in MEASURE_FAMILIES_3D else 1.0
+        wanted, words = wanted_lesions(family, answer, replace(self.anatomy, growth=growth), rng)
+        in_plane = float(np.round(growth * rng.uniform(*self.anatomy.in_plane_mm), 3))
+        spacing = (in_plane, in_plane, float(np.round(growth * rng.uniform(*self.anatomy.slice_mm), 3)))
         lesions = placed_lesions(wanted, spacing, rng)
         big_liver = answer == "yes" if family == "liver" else bool(rng.random() < 0.5)
         affine = grid_affine(spacing, rng)
         image, labels = draw_volume(lesions, big_liver, affine, self.anatomy, rng)
         liver = Finding(liver_box(big_liver), f"{'enlarged' if big_liver else 'normal'} liver", subtle=False)
-        found = [Finding(lesion.box(spacing), _label(lesion, MEASURES.get(family))) for lesion in lesions]
+        unit = MEASURES.get(family)
+        found = [Finding(lesion.box(spacing), _label(lesion, growth, unit)) for lesion in lesions]
         stored = np.asarray(image.affine, dtype=np.float64)
         findings = tuple(
             Finding(carry_box(f.box, affine, stored), f.label, f.subtle) for f in (*found, liver)
@@ -182,5 +188,6 @@ def measured(lesion: Lesion, unit: str) -> str:
     return f"{lesion.diameter_mm:.0f} mm" if unit == "mm" else f"{lesion.hu:.0f} HU"
 
 
-def _label(lesion: Lesion, unit: str | None) -> str:
-    return lesion.words if unit is None else f"{lesion.words} {measured(lesion, unit)}"
+def _label(lesion: Lesion, growth: float, unit: str | None) -> str:
+    words = lesion.words(growth)
+    return words if unit is None else f"{words} {measured(lesion, unit)}"

@@ -15,7 +15,8 @@ from medeyes_monai.data.phantom_image import BENIGN, KINDS
 __all__ = ["Wanted", "placed_lesions", "wanted_lesions"]
 
 DIAMETERS_MM = (28.0, 36.0, 46.0, 58.0)
-"""Ranges in which diameters of measured lesions lie, by their middles. No number is within a tenth of two."""
+"""Ranges in which diameters of measured lesions lie, by their middles, in a body of the usual size. No number
+is within a tenth of two."""
 DENSITIES_HU = (100.0, 125.0, 150.0, 175.0)
 """The same of densities; no number is within 10 HU of two."""
 RATIOS = (1.27**-2, 1.27**-1, 1.27, 1.27**2)
@@ -60,7 +61,8 @@ class _Draws:
         dense = self.rng.random() < 0.5 if dense is None else dense
         size = self.anatomy.large if large else self.anatomy.small
         density = self.anatomy.dense if dense else self.anatomy.faint
-        return Wanted(kind, float(self.rng.uniform(*size)), float(self.rng.uniform(*density)))
+        diameter_mm = float(self.rng.uniform(*size)) * self.anatomy.growth
+        return Wanted(kind, diameter_mm, float(self.rng.uniform(*density)))
 
     def near(self, value: float) -> float:
         return float(value * self.rng.uniform(1 - JITTER, 1 + JITTER))
@@ -117,7 +119,8 @@ def _measured(
     """Have one lesion in each range, so that only their kinds tell which of them is asked about."""
     if family == "ratio":
         return _in_proportion(int(answer), asked, others, draws)
-    ranges = DENSITIES_HU if family in ("density", "density rule") else DIAMETERS_MM
+    is_density = family in ("density", "density rule")
+    ranges = DENSITIES_HU if is_density else tuple(v * draws.anatomy.growth for v in DIAMETERS_MM)
     words: Words = (asked,)
     if family.endswith("rule"):
         cut = int(draws.rng.integers(1, len(ranges)))
@@ -131,7 +134,6 @@ def _measured(
     lesions = []
     for kind, number in zip(kinds, order, strict=True):
         value, lesion = draws.near(ranges[number]), draws.lesion(kind)
-        is_density = ranges is DENSITIES_HU
         lesions.append(replace(lesion, hu=value) if is_density else replace(lesion, diameter_mm=value))
     return lesions, words
 
@@ -147,7 +149,7 @@ def _in_proportion(
     rest = next(n for n in range(3) if n not in (first, second))
     rival = str(draws.rng.choice([kind for kind in others if kind != BENIGN]))
     third = draws.kinds([kind for kind in others if kind != rival], 1)[0]
-    base = float(draws.rng.uniform(28.0, 35.0))
+    base = float(draws.rng.uniform(28.0, 35.0)) * draws.anatomy.growth
     sizes = [base * 1.27**n for n in (first, second, rest)]
     lesions = [
         replace(draws.lesion(kind), diameter_mm=size)

@@ -39,7 +39,7 @@ SHAPE = (128, 128, 48)
 LEVELS = ("lower", "middle", "upper")
 """Thirds of the volume from feet to head."""
 LARGE_MM = 41.0
-"""Diameter from which a lesion is called large."""
+"""Diameter from which a lesion is called large, in a body of the usual size."""
 DENSE_HU = 137.0
 """Mean density from which a lesion is called dense."""
 LIVER_GROWTH = 1.22
@@ -82,6 +82,7 @@ class Anatomy:
         large: The same of a large one.
         faint: Smallest and largest mean density of a faint lesion.
         dense: The same of a dense one.
+        growth: How many times as large as given here everything is, voxels too, so that they look the same.
     """
 
     in_plane_mm: tuple[float, float] = (2.3, 2.5)
@@ -94,6 +95,7 @@ class Anatomy:
     large: tuple[float, float] = (48.0, 58.0)
     faint: tuple[float, float] = (108.0, 124.0)
     dense: tuple[float, float] = (155.0, 180.0)
+    growth: float = 1.0
 
 
 IN_DISTRIBUTION_3D = Anatomy()
@@ -133,10 +135,9 @@ class Lesion:
         """What the ball holds."""
         return math.pi / 6 * self.diameter_mm**3 / 1000
 
-    @property
-    def words(self) -> str:
-        """Side, level, organ, size, density and kind."""
-        size = "large" if self.diameter_mm > LARGE_MM else "small"
+    def words(self, growth: float) -> str:
+        """Return side, level, organ, size, density and kind, in a body of which everything is so large."""
+        size = "large" if self.diameter_mm > LARGE_MM * growth else "small"
         density = "dense" if self.hu > DENSE_HU else "faint"
         return f"{self.side} {self.level} {self.organ} {size} {density} {self.kind}"
 

@@ -187,9 +187,7 @@ class AnnotationExpert:
 def _moved(rng: np.random.Generator, box: Box, shape: tuple[int, ...], jitter: int) -> Box:
     """Move a box by at most ``jitter`` along each axis, inside the grid."""
     steps = rng.integers(-jitter, jitter, size=box.ndim, endpoint=True).tolist()
-    lows = (a + d for a, d in zip(box.start, steps, strict=True))
-    start = tuple(min(max(low, 0), n - side) for low, side, n in zip(lows, box.extent, shape, strict=True))
-    return Box(start, tuple(a + side for a, side in zip(start, box.extent, strict=True)))
+    return box.moved(steps).expand(shape)
 
 
 def _another(rng: np.random.Generator, findings: tuple[Finding, ...], label: str) -> str:

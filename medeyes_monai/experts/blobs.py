@@ -12,7 +12,7 @@ from scipy.fft import dctn, idctn
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts.base import Candidate, Verdict
 from medeyes_monai.experts.grey import Grey, GreyView, glance, look
-from medeyes_monai.experts.native import least_extent, moved
+from medeyes_monai.experts.native import least_extent
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes import Scene
 from medeyes_monai.seeding import seed_of
@@ -89,7 +89,7 @@ class BlobExpert:
 
     def _candidate(self, scene: Scene, view: GreyView, spot: Box) -> Candidate:
         contrast = local_contrast(view.grey[spot.slices], Box.whole(spot.extent))
-        box = moved(spot.scale(view.grey.shape, view.box.extent), view.box.start)
+        box = spot.scale(view.grey.shape, view.box.extent).moved(view.box.start)
         grown = box.clip(scene.shape).expand(scene.shape, minimum=least_extent(scene, self.min_extent))
         return Candidate(grown, _confidence(contrast), describe_contrast(contrast))
 
@@ -132,7 +132,7 @@ def _confidence(contrast: float) -> float:
 def _shown(box: Box, view: GreyView) -> Box:
     """Carry a region of the scene into the grid of a view that shows it."""
     inside = box.intersection(view.box) or view.box
-    return moved(inside, tuple(-a for a in view.box.start)).scale(view.box.extent, view.grey.shape)
+    return inside.moved([-a for a in view.box.start]).scale(view.box.extent, view.grey.shape)
 
 
 def _spots(grey: Grey, limit: int) -> list[Box]:

@@ -15,7 +15,7 @@ from monai.data.utils import to_affine_nd
 
 from medeyes_monai.errors import ConfigError, ExpertError, GeometryError
 from medeyes_monai.experts.base import Candidate, Reader, Verdict
-from medeyes_monai.experts.native import crop_of, least_extent, moved, native_image
+from medeyes_monai.experts.native import crop_of, least_extent, native_image
 from medeyes_monai.experts.network import RELEVANCE
 from medeyes_monai.experts.network_runs import Preprocessing, as_input, weights_digest
 from medeyes_monai.experts.relevance import NOTHING, relevance_of
@@ -166,7 +166,7 @@ class DetectorExpert:
         boxes, labels, scores = self._read(output)
         placed = _in_grid_of(image, ready, boxes)
         found = [
-            Detection(moved(box, offset), self.labels[label], score)
+            Detection(box.moved(offset), self.labels[label], score)
             for corners, label, score in zip(placed, labels, scores, strict=True)
             if score >= self.score_threshold and (box := _whole(corners, tuple(image.shape[1:]))) is not None
         ]

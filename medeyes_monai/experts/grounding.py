@@ -14,7 +14,7 @@ from monai.data.box_utils import non_max_suppression
 from medeyes_monai.errors import ConfigError, ExpertError
 from medeyes_monai.experts.base import Candidate, Reader, Verdict
 from medeyes_monai.experts.checked import check_axes
-from medeyes_monai.experts.native import crop_of, moved, native_image
+from medeyes_monai.experts.native import crop_of, native_image
 from medeyes_monai.experts.network import RELEVANCE
 from medeyes_monai.experts.pretrained import refusals_named
 from medeyes_monai.experts.relevance import NOTHING, relevance_of
@@ -73,7 +73,7 @@ class _Place:
         """Return the outline inside a box that was read; None where the model gives none."""
         if self.outline is None:
             return None
-        return self.outline[moved(box, tuple(-v for v in self.read.start)).slices]
+        return self.outline[box.moved([-v for v in self.read.start]).slices]
 
 
 class GroundingExpert:
@@ -181,7 +181,7 @@ class GroundingExpert:
             if inside is not None:
                 outline = None if found.masks is None else found.masks[number].T
                 score, label = float(found.scores[number]), found.labels[number]
-                places.append(_Place(moved(inside, region.start), score, label, outline, region))
+                places.append(_Place(inside.moved(region.start), score, label, outline, region))
         return self._distinct(places)
 
     def _distinct(self, places: Sequence[_Place]) -> list[_Place]:

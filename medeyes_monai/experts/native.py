@@ -12,7 +12,7 @@ from medeyes_monai.errors import ExpertError
 from medeyes_monai.geometry import Box, within
 from medeyes_monai.scenes import Scene
 
-__all__ = ["crop_of", "least_extent", "moved", "native_image", "voxel_mm"]
+__all__ = ["crop_of", "least_extent", "native_image", "voxel_mm"]
 
 
 def native_image(scene: Scene, name: str) -> MetaTensor:
@@ -80,14 +80,3 @@ def least_extent(scene: Scene, extent: int) -> tuple[int, ...]:
     if len(scene.shape) == 2:
         return (extent, extent)
     return within(extent, voxel_mm(scene))
-
-
-def moved(box: Box, by: tuple[int, ...]) -> Box:
-    """Return a box moved along each axis.
-
-    Example:
-        >>> moved(Box((0, 0), (4, 4)), (10, -2))
-        Box(start=(10, -2), stop=(14, 2))
-    """
-    start, stop = (tuple(a + d for a, d in zip(c, by, strict=True)) for c in (box.start, box.stop))
-    return Box(start, stop)

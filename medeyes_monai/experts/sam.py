@@ -16,7 +16,7 @@ from medeyes_monai.errors import ConfigError, ExpertError
 from medeyes_monai.experts import checked
 from medeyes_monai.experts.base import Candidate, Expert, Verdict, axes_of
 from medeyes_monai.experts.checked import check_axes
-from medeyes_monai.experts.native import crop_of, moved, native_image
+from medeyes_monai.experts.native import crop_of, native_image
 from medeyes_monai.experts.pretrained import DType, Pretrained, refusals_named
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes import Scene
@@ -196,7 +196,7 @@ class OutlineExpert:
         if not boxes:
             return [], []
         picture = ToPicture()(crop_of(native_image(scene, self.name), region))
-        local = [moved(box, tuple(-v for v in region.start)) for box in boxes]
+        local = [box.moved([-v for v in region.start]) for box in boxes]
         with refusals_named(self.name, picture):
             said = self.outliner.outline(picture, local)
         if said.masks.shape != (len(boxes), *picture.shape[:2]) or said.fits.shape != (len(boxes),):

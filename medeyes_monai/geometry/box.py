@@ -181,6 +181,16 @@ class Box:
             stop.append(high)
         return Box(tuple(start), tuple(stop))
 
+    def moved(self, by: Sequence[int]) -> Box:
+        """Return the box moved along each axis.
+
+        Example:
+            >>> Box((0, 0), (4, 4)).moved((10, -2))
+            Box(start=(10, -2), stop=(14, 2))
+        """
+        start, stop = (tuple(a + d for a, d in zip(c, by, strict=True)) for c in (self.start, self.stop))
+        return Box(start, stop)
+
     def expand(self, shape: Sequence[int], factor: float = 1.0, minimum: int | Sequence[int] = 1) -> Box:
         """Grow the box about its centre and move it inside the grid.
 

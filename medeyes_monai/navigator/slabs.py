@@ -10,7 +10,6 @@ import torch
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts import Candidate, Expert, Verdict, checked
-from medeyes_monai.experts.native import moved
 from medeyes_monai.geometry import Box
 from medeyes_monai.navigator.state import is_same_place
 from medeyes_monai.navigator.tiles import in_whole
@@ -104,7 +103,7 @@ class SlabExpert:
         if hasattr(scene, "image") or not hasattr(scene, "part"):
             return checked.drill(self.expert, scene, box, query)
         around = box.expand(scene.shape, factor=SURROUNDINGS)
-        there = moved(box, tuple(-a for a in around.start))
+        there = box.moved([-a for a in around.start])
         return checked.drill(self.expert, scene.part(around), there, query)
 
     def _scan(self, scene: Scene, query: str) -> tuple[Candidate, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.tools.base import Outcome, Tool
-from medeyes_monai.tools.measuring import Measure, Measurement, centre_object, measure
+from medeyes_monai.tools.measuring import Measure, Measurement, measure
+from medeyes_monai.tools.objects import centre_object, nearest_object
 from medeyes_monai.tools.window import Window
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "hints",
     "make_tools",
     "measure",
+    "nearest_object",
 ]
 
 TOOLS: Mapping[str, Callable[[], Tool]] = {"Measure": Measure, "Window": Window}

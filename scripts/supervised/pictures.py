@@ -51,11 +51,7 @@ def jittered(finding: Finding, scene: Scene, rng: np.random.Generator) -> Box:
     """Return a region around a finding, a little off."""
     box = finding.box.expand(scene.shape, minimum=LOOK_EXTENT)
     shift = [int(v) for v in np.rint(rng.normal(0, JITTER, 2))]
-    moved = Box(
-        tuple(a + d for a, d in zip(box.start, shift, strict=True)),
-        tuple(b + d for b, d in zip(box.stop, shift, strict=True)),
-    )
-    return moved.expand(scene.shape)
+    return box.moved(shift).expand(scene.shape)
 
 
 def place(finding: Finding) -> Place:

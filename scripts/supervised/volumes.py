@@ -20,7 +20,7 @@ from medeyes_monai.navigator import conclusion
 from medeyes_monai.scenes import Finding, Scene
 from supervised.course import Course, Place, told
 
-__all__ = ["COURSE", "FAMILIES", "corpus"]
+__all__ = ["COURSE", "FAMILIES", "about", "corpus"]
 
 FAMILIES = (*LOOK_FAMILIES_3D, *STAGES["one glance"])
 """What the policy is taught: families that need no measurement."""
@@ -41,12 +41,15 @@ def question(rng: np.random.Generator) -> tuple[str, list[str]]:
     return QUESTIONS_3D[family].format(*words), asked
 
 
+def about(finding: Finding, scene: Scene) -> Box:
+    """Return the region around a finding."""
+    return finding.box.expand(scene.shape, minimum=least_extent(scene, LOOK_EXTENT))
+
+
 def jittered(finding: Finding, scene: Scene, rng: np.random.Generator) -> Box:
     """Return a region around a finding, a little off."""
-    box = finding.box.expand(scene.shape, minimum=least_extent(scene, LOOK_EXTENT))
     shift = [int(v) for v in np.rint(rng.normal(0, JITTER))]
-    start = tuple(a + d for a, d in zip(box.start, shift, strict=True))
-    return Box(start, tuple(a + n for a, n in zip(start, box.extent, strict=True))).expand(scene.shape)
+    return about(finding, scene).moved(shift).expand(scene.shape)
 
 
 def place(finding: Finding) -> Place:

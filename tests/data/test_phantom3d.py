@@ -93,15 +93,31 @@ def test_answers_of_a_family_are_equally_frequent_and_so_are_the_ranges_of_a_mea
     [("diameter", DIAMETERS_MM, lambda v: 0.1 * v), ("density", DENSITIES_HU, lambda v: 10.0)],
 )
 def test_a_volume_has_a_lesion_in_each_range_and_no_number_is_right_of_two(family, middles, tolerance):
-    values = []
-    for index in range(4):
-        phantom = PhantomVQA3D("val", size=4, families=[family]).phantom(index)
-        values.append(sorted(v.diameter_mm if family == "diameter" else v.hu for v in phantom.lesions))
+    for index in range(8):
+        phantom = PhantomVQA3D("val", size=8, families=[family]).phantom(index)
+        values = sorted(v.diameter_mm if family == "diameter" else v.hu for v in phantom.lesions)
         assert phantom.lesions[asked_lesion(phantom, phantom.words[0]) - 1].kind in KINDS
         assert sum(lesion.kind == phantom.words[0] for lesion in phantom.lesions) == 1
-    for low, high in itertools.pairwise(zip(*values, strict=True)):
-        assert max(low) + tolerance(max(low)) < min(high) - tolerance(min(high))
-    assert len(values[0]) == len(middles)
+        for low, high in itertools.pairwise(values):
+            assert low + tolerance(low) < high - tolerance(high)
+        growth = [value / middle for value, middle in zip(values, middles, strict=True)]
+        assert max(growth) - min(growth) < 0.05  # one lesion in each range, all of them as large as the body
+
+
+def test_where_something_is_measured_voxels_do_not_tell_how_large_it_is():
+    data = PhantomVQA3D("val", size=40, families=["diameter"])
+    found = [
+        (phantom.lesions[0], spacing_of(phantom.image.affine)) for phantom in map(data.phantom, range(40))
+    ]
+    fine = np.array([min(spacing) for _, spacing in found])
+    assert fine.min() < 1.8
+    assert fine.max() > 3.0
+    voxels = np.array([lesion.diameter_mm / mm for (lesion, _), mm in zip(found, fine, strict=True)])
+    assert abs(np.corrcoef(voxels, fine)[0, 1]) < 0.4
+    labels = [[f.label.split()[3] for f in data.phantom(n).findings if f.subtle] for n in range(4)]
+    assert all(sorted(words) == ["large", "large", "small", "small"] for words in labels)
+    others = PhantomVQA3D("val", size=10, families=["larger", "kind"])
+    assert all(2.2 < min(spacing_of(others.phantom(n).image.affine)) < 2.6 for n in range(10))
 
 
 def test_a_diameter_is_that_of_the_voxels_within_one_voxel():
