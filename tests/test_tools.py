@@ -23,7 +23,15 @@ from medeyes_monai.rewards.grammar import grammar
 from medeyes_monai.rollout import rollout
 from medeyes_monai.sampler import write_episode
 from medeyes_monai.scenes import Case, ImageScene, VolumeScene
-from medeyes_monai.tools import TOOLS, Measure, Window, centre_object, make_tools, measure
+from medeyes_monai.tools import (
+    TOOLS,
+    Measure,
+    Window,
+    centre_object,
+    make_tools,
+    measure,
+    nearest_object,
+)
 from medeyes_monai.trajectory import Fixation, ToolCall, Trajectory
 
 FORMS = [tool.form for tool in make_tools(list(TOOLS))]
@@ -142,6 +150,65 @@ def test_lengths_and_volumes_of_a_phantom_are_true_to_a_voxel(spacing):
     assert whole.sides == pytest.approx([n * step for n, step in zip(box.extent, spacing, strict=True)])
     assert whole.diagonal == pytest.approx(np.linalg.norm(whole.sides))
     assert whole.volume_ml is None
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    spacing=st.sampled_from(SPACINGS),
+    off=st.tuples(*[st.floats(-0.6, 0.6)] * 3),
+    wide=st.tuples(*[st.floats(0.8, 1.6)] * 3),
+)
+def test_an_object_is_measured_whole_from_regions_that_are_off_it_too_small_or_too_large(spacing, off, wide):
+    scene, inside = ellipsoid(spacing)
+    sides = [2 * radius / step * w for radius, step, w in zip((9, 7, 12), spacing, wide, strict=True)]
+    middle = [n / 2 + o * side / 2 for n, o, side in zip(scene.shape, off, sides, strict=True)]
+    corners = [m - s / 2 for m, s in zip(middle, sides, strict=True)]
+    box = Box.from_corners([*corners, *(c + s for c, s in zip(corners, sides, strict=True))])
+    region, mask = nearest_object(scene, box)
+    assert region.is_inside(scene.shape)
+    assert mask.shape == region.extent
+    truth = inside[region.slices]
+    assert 2 * (mask & truth).sum() / (mask.sum() + inside.sum()) > 0.9  # Dice with all of it
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("way", [-1, 1])
+def test_an_object_at_the_edge_of_a_region_is_found_and_one_beside_it_is_not(axis, way):
+    scene, inside = ellipsoid((1.0, 1.0, 1.0))
+    tight = Box((21, 23, 18), (39, 37, 42))
+    for share, there in ((0.9, True), (1.0, False)):
+        shift = [0, 0, 0]
+        shift[axis] = way * round(share * tight.extent[axis])
+        box = tight.moved(shift)
+        assert centre_object(scene, box.expand(scene.shape, 1.5)) is None
+        found = nearest_object(scene, box)
+        assert (found is not None) == there
+        if found is not None:
+            assert np.array_equal(found[1], inside[found[0].slices])
+
+
+def test_of_two_objects_the_nearer_one_is_measured_and_none_outside_of_the_region():
+    image = np.random.default_rng(0).normal(0, 3, (1, 60, 60, 30)).astype(np.float32)
+    image[:, 8:16, 20:28, 10:18] += 90
+    image[:, 34:46, 20:32, 10:22] += 90
+    scene = VolumeScene(image, key="a", window=(0.0, 200.0))
+
+    def volume(corners):
+        found = nearest_object(scene, Box.from_corners(corners))
+        return None if found is None else measure(scene, *found).volume_ml
+
+    assert volume([4, 14, 6, 16, 26, 16]) == pytest.approx(8**3 / 1000, rel=0.1)
+    assert volume([36, 22, 8, 50, 36, 26]) == pytest.approx(12**3 / 1000, rel=0.1)
+    assert volume([4, 44, 2, 16, 56, 12]) is None  # noise alone
+    reply = Measure().use(ToolCall("Measure", box=Box((17, 16, 6), (29, 32, 22))), scene).reply
+    assert "object" not in reply  # something lies near this region, and nothing in it
+
+
+def test_an_object_of_a_picture_is_measured_in_pixels():
+    image = np.zeros((1, 80, 60), np.uint8)
+    image[:, 30:42, 20:30] = 200
+    found = measure(scene := ImageScene(image, key="a"), *nearest_object(scene, Box((34, 12), (50, 28))))
+    assert (found.sides, found.unit, found.volume_ml) == ((12.0, 10.0), "px", None)
 
 
 @pytest.mark.parametrize(("family", "least"), [("diameter", 0.8), ("volume", 0.8), ("density", 0.8)])
