@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medeyes_monai.errors import ConfigError, MedEyesError
 from medeyes_monai.evaluation.records import Record
 from medeyes_monai.io.atomic import write_atomic
+from medeyes_monai.io.json_lines import object_of, whole_lines
 
 __all__ = ["Journal", "fingerprint_of", "read_predictions"]
 
 FORMAT = "medeyes predictions 1"
 """Name of the layout of the file, in its first line."""
-MAX_LINE_BYTES = 2**24
-"""Longest line that is read."""
+WAY_OUT = "remove the file, or the lines from this one on"
 
 
 class Journal:
@@ -123,10 +123,9 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[int, Record], dict[int, str]
     skipped: dict[int, str] = {}
     header: dict[str, Any] = {}
     whole = 0
-    for number, line in enumerate(_lines(file), start=1):
-        place = f"{file.name}, line {number}"
-        row = _object(line, place)
-        if number == 1:
+    for line, place in whole_lines(file):
+        row = object_of(line, place, WAY_OUT)
+        if not header:
             header = _checked_header(row, file)
         else:
             _add(row, place, records, skipped)
@@ -149,28 +148,6 @@ def _add(row: Mapping[str, Any], place: str, records: dict[int, Record], skipped
         raise ConfigError(
             f"{place}: {error!r}" if isinstance(error, KeyError) else f"{place}: {error}"
         ) from error
-
-
-def _lines(file: Path) -> Iterator[bytes]:
-    """Iterate over the whole lines of a file; what follows the last line end is left out."""
-    with file.open("rb") as stream:
-        while line := stream.readline(MAX_LINE_BYTES):
-            if line.endswith(b"\n"):
-                yield line
-            elif len(line) == MAX_LINE_BYTES:
-                raise ConfigError(f"{file.name}: has a line of more than {MAX_LINE_BYTES:,} bytes")
-
-
-def _object(line: bytes, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{place}: is damaged ({error}); remove the file, or the lines from this one on"
-        ) from error
-    if not isinstance(row, dict):
-        raise ConfigError(f"{place}: wanted an object, got {type(row).__name__}")
-    return row
 
 
 def _checked_header(row: dict[str, Any], file: Path) -> dict[str, Any]:

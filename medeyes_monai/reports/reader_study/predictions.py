@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from medeyes_monai.errors import ConfigError, GeometryError
 from medeyes_monai.geometry import Box
+from medeyes_monai.io.json_lines import object_of, whole_lines
 from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode, Fixation, Trajectory
 
@@ -17,8 +17,7 @@ __all__ = ["Prediction", "Questions", "case_of", "predictions_of", "read_predict
 
 PREDICTIONS = "medeyes predictions 1"
 """Layout of the files that are read, as their first line names it."""
-MAX_LINE_BYTES = 2**24
-"""Longest line that is read."""
+WAY_OUT = "evaluate again, or take the line out"
 
 
 class Questions(Protocol):
@@ -84,8 +83,8 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     file = Path(path) / "predictions.jsonl" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise ConfigError(f"{file} does not exist; give the predictions.jsonl of an evaluation")
-    lines = _lines(file)
-    header = _row(next(lines, b"{}"), f"{file.name}, line 1")
+    rows = ((object_of(line, place, WAY_OUT), place) for line, place in whole_lines(file))
+    header, _ = next(rows, ({}, ""))
     if header.get("format") != PREDICTIONS:
         raise ConfigError(f"{file.name}, line 1: wanted the format {PREDICTIONS!r}, got another")
     run = header.get("run")
@@ -94,7 +93,6 @@ def read_predictions(path: str | Path) -> list[Prediction]:
             f"{file.name}: the model was asked under the condition {run['condition']!r}, so its looks showed "
             "something else; give the predictions of the unchanged questions"
         )
-    rows = [(_row(line, place), place) for line, place in _placed(lines, file)]
     return [_predicted(row, place) for row, place in rows if "skipped" not in row]
 
 
@@ -116,30 +114,6 @@ def case_of(prediction: Prediction, data: Questions) -> Case:
             "were evaluated"
         )
     return case
-
-
-def _placed(lines: Iterator[bytes], file: Path) -> Iterator[tuple[bytes, str]]:
-    for number, line in enumerate(lines, start=2):
-        yield line, f"{file.name}, line {number}"
-
-
-def _lines(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as stream:
-        while line := stream.readline(MAX_LINE_BYTES):
-            if line.endswith(b"\n"):
-                yield line
-            elif len(line) == MAX_LINE_BYTES:
-                raise ConfigError(f"{file.name}: has a line of more than {MAX_LINE_BYTES:,} bytes")
-
-
-def _row(line: bytes, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{place}: is not JSON; evaluate again, or take the line out") from error
-    if not isinstance(row, dict):
-        raise ConfigError(f"{place}: wanted an object, got {type(row).__name__}")
-    return row
 
 
 def _predicted(row: Mapping[str, Any], place: str) -> Prediction:
