@@ -14,99 +14,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from supervised.fitting import teach_episodes
 from supervised.lessons import all_lessons
-from supervised.volumes import COURSE, about
+from supervised.measuring import FAMILIES, Taught, told_reply
+from supervised.reading import teach_reading
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from medeyes_monai.data.phantom3d import PhantomVQA3D
-from medeyes_monai.data.phantom3d_words import WORDS
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.evaluation.records import RecordedScene
-from medeyes_monai.experts import Reading
 from medeyes_monai.inferers import EpisodeInferer
 from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.metrics import Scores, Share, Table, paired, score
-from medeyes_monai.metrics.scoring import answers_match
-from medeyes_monai.navigator import conclusion
 from medeyes_monai.policy import HuggingFacePolicy
-from medeyes_monai.sampler import write_episode
 from medeyes_monai.scenes import Case
-from medeyes_monai.seeding import numpy_generator
-from medeyes_monai.tools import Measure
-from medeyes_monai.trajectory import Episode, Fixation, ToolCall, Trajectory
 
 START = Path(__file__).resolve().parents[1] / "bundle" / "models" / "volume_policy"
-FAMILIES = ("diameter", "volume")
-SAID = {"diameter": re.compile(r"a ball of ([\d.]+ mm)"), "volume": re.compile(r"mm, ([\d.]+ ml)")}
-"""What of the reply of the tool is repeated for a family, and where the answer stands in it."""
 MAX_LOOKS, MAX_TURN_TOKENS, BATCH = 4, 96, 16
 RATE = 5e-4
 WITH, WITHOUT = "with Measure", "without"
-
-
-def taught_path(case: Case, policy: HuggingFacePolicy, seed: int, tool: Measure | None) -> Trajectory | None:
-    """Return a scan that stops at the lesion that is asked about, and measures it if there is a tool.
-
-    Args:
-        case: A question of :data:`FAMILIES`.
-        policy: In whose frame the tool's box is written, so that its reply is that of the box as written.
-        seed: Of the places of looks.
-        tool: The tool; None has the size said at once.
-
-    Returns:
-        The path, boxes in voxels of the scene; None where what the tool says is not within the tolerance of
-        the question.
-
-    Raises:
-        ConfigError: If no candidate is of the kind that is asked about.
-    """
-    rng = numpy_generator("measuring", seed, case.key)
-    spots = sorted((finding for finding in case.scene.findings if finding.subtle), key=COURSE.order)
-    labels = [" ".join(spot.label.split()[:WORDS]) for spot in spots]
-    asked = [n for n, label in enumerate(labels) if f" {label.split()[-1]} lesion" in case.question]
-    if not asked:
-        raise ConfigError(f"{case.key}: no candidate is what {case.question!r} asks about: {labels}")
-    thought, looks = f"{len(spots)} candidates", []
-    for spot, label in zip(spots[: asked[0] + 1], labels, strict=False):
-        looks.append(Fixation(thought, COURSE.region(spot, case.scene, rng)))
-        thought = conclusion(label, Reading(None, decisive=False))
-    if tool is None:
-        return Trajectory(tuple(looks), thought, case.answer)
-    shape, frame = case.scene.shape, policy.frame(case.scene)
-    box = about(spots[asked[0]], case.scene).scale(shape, frame).scale(frame, shape)
-    call = ToolCall("Measure", thought, box, after=len(looks))
-    call = replace(call, reply=tool.use(call, case.scene).reply)
-    said = SAID[case.family].search(call.reply)
-    if said is None or not answers_match(said[1], case):
-        return None
-    return Trajectory(tuple(looks), said[0], said[1], (call,))
-
-
-class Taught(Dataset[tuple[Episode, Episode] | None]):
-    """Of each volume an episode with the tool and the same scan without; None where the tool is wrong."""
-
-    def __init__(self, cases: Dataset[Case], policy: HuggingFacePolicy, seed: int) -> None:
-        """Remember what is taught."""
-        self.cases, self.policy, self.seed = cases, policy, seed
-
-    def __len__(self) -> int:
-        """Number of volumes."""
-        return len(self.cases)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> tuple[Episode, Episode] | None:
-        """Write both episodes about one volume."""
-        case = self.cases[index]
-        paths = [taught_path(case, self.policy, self.seed, tool) for tool in (Measure(), None)]
-        written = [write_episode(path, case, self.policy) for path in paths if path is not None]
-        return (written[0], written[1]) if len(written) == 2 else None
 
 
 def scores_of(policy: HuggingFacePolicy, cases: Dataset[Case], tools: Sequence[str]) -> Scores:
@@ -143,6 +76,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, default=START, help="the policy that is taught")
     parser.add_argument("--volumes", type=int, default=1000, help="number of volumes")
     parser.add_argument("--steps", type=int, default=500, help="steps of each policy")
+    parser.add_argument("--reading-steps", type=int, default=600, help="steps of repeating the tool")
     parser.add_argument("--batch", type=int, default=24, help="episodes in a step")
     parser.add_argument("--test-size", type=int, default=200, help="questions that are tested")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw volumes")
@@ -159,6 +93,15 @@ def main() -> None:
     for which, (name, tools) in enumerate({WITH: ["Measure"], WITHOUT: []}.items()):
         policy = HuggingFacePolicy(asked.start, freeze_vision=False)
         episodes = [pair[which] for pair in pairs]
+        if tools:
+            teach_reading(
+                policy,
+                partial(told_reply, policy),
+                steps=asked.reading_steps,
+                batch=2 * asked.batch,
+                seed=asked.seed + 1,
+                name="repeating",
+            )
         teach_episodes(
             policy, episodes, steps=asked.steps, batch=asked.batch, rate=RATE, seed=asked.seed, name=name
         )

@@ -4,6 +4,7 @@ import importlib
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from medeyes_monai.data.phantom3d import PhantomVQA3D
@@ -11,6 +12,7 @@ from medeyes_monai.errors import ConfigError
 from medeyes_monai.metrics.scoring import answers_match
 from medeyes_monai.policy import HuggingFacePolicy
 from medeyes_monai.policy.tiny import make_tiny_checkpoint
+from medeyes_monai.protocol import parse
 from medeyes_monai.sampler import write_episode
 from medeyes_monai.tools import Measure
 
@@ -23,16 +25,22 @@ def teaching(monkeypatch, request):
 
 
 @pytest.fixture
+def lessons(teaching):
+    """What is taught; it stands beside the program."""
+    return importlib.import_module("supervised.measuring")
+
+
+@pytest.fixture
 def policy(teaching):
     """The policy that is taught."""
     return HuggingFacePolicy(teaching.START)
 
 
-def test_what_is_taught_ends_at_the_lesion_that_is_asked_about_with_what_the_tool_says(teaching, policy):
-    data = PhantomVQA3D("val", size=12, families=teaching.FAMILIES)
+def test_what_is_taught_ends_at_the_lesion_that_is_asked_about_with_what_the_tool_says(lessons, policy):
+    data = PhantomVQA3D("val", size=12, families=lessons.FAMILIES)
     told = 0
     for case in (data[n] for n in range(len(data))):
-        measured, guessed = (teaching.taught_path(case, policy, 1, tool) for tool in (Measure(), None))
+        measured, guessed = (lessons.taught_path(case, policy, 1, tool) for tool in (Measure(), None))
         asked = next(f for f in case.scene.findings if f" {case.question.split()[-4]} " in f.label)
         assert guessed.boxes[-1].intersection(asked.box) is not None
         assert guessed.answer == case.answer
@@ -49,16 +57,31 @@ def test_what_is_taught_ends_at_the_lesion_that_is_asked_about_with_what_the_too
     assert told >= 9
 
 
-def test_a_question_about_what_is_not_there_is_refused(teaching, policy):
+def test_a_question_about_what_is_not_there_is_refused(lessons, policy):
     case = replace(PhantomVQA3D("val", size=1, families=["diameter"])[0], question="How wide?")
     with pytest.raises(ConfigError, match="no candidate is what"):
-        teaching.taught_path(case, policy, 1, None)
+        lessons.taught_path(case, policy, 1, None)
+
+
+def test_what_is_to_be_repeated_of_a_reply_stands_in_it_next_to_numbers_that_differ(lessons, policy):
+    rng, answers = np.random.default_rng(0), set()
+    for _ in range(20):
+        episode = lessons.told_reply(policy, rng)
+        known, said = (
+            policy.decode(episode.token_ids[episode.response_mask == taught].tolist()) for taught in (0, 1)
+        )
+        path = parse(said.removesuffix("<|im_end|>")).trajectory
+        assert path.answer in path.reasoning
+        assert known.count(path.reasoning) == 1
+        assert path.answer.split()[1] == ("mm" if "diameter" in known else "ml")
+        answers.add(path.answer)
+    assert len(answers) == 20
 
 
 def test_a_run_of_a_few_steps_writes_both_policies_and_a_table(teaching, tmp_path, monkeypatch):
     start, output = tmp_path / "start", tmp_path / "found"
     make_tiny_checkpoint(start)
-    sizes = ["--volumes=3", "--steps=1", "--batch=2", "--test-size=2", "--workers=0"]
+    sizes = ["--volumes=3", "--steps=1", "--reading-steps=1", "--batch=2", "--test-size=2", "--workers=0"]
     monkeypatch.setattr("sys.argv", ["teach_measuring", f"--start={start}", f"--output={output}", *sizes])
     teaching.main()
     found = json.loads((output / "results.json").read_text())

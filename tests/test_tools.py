@@ -22,7 +22,7 @@ from medeyes_monai.reports import write_report
 from medeyes_monai.rewards.grammar import grammar
 from medeyes_monai.rollout import rollout
 from medeyes_monai.sampler import write_episode
-from medeyes_monai.scenes import Case, ImageScene, VolumeScene
+from medeyes_monai.scenes import BlankedScene, Case, ImageScene, VolumeScene
 from medeyes_monai.tools import (
     TOOLS,
     Measure,
@@ -236,6 +236,13 @@ def test_where_nothing_stands_out_only_the_region_is_measured():
         measure(scene, Box((0, 0, 0), (4, 4, 40)))
     with pytest.raises(GeometryError, match="something in it"):
         measure(scene, Box((0, 0, 0), (4, 4, 4)), np.zeros((4, 4, 4), bool))
+
+
+def test_where_looks_are_blanked_nothing_is_measured_and_nothing_breaks():
+    scene, _ = ellipsoid((1.0, 1.0, 1.0))
+    call = ToolCall("Measure", box=Box((20, 20, 20), (40, 40, 40)))
+    assert Measure().use(call, BlankedScene(scene)).reply == "nothing can be measured in this image"
+    assert Measure().use(replace(call, box=None), scene).reply == "a region is measured, give one"
 
 
 def test_a_window_changes_what_is_shown_and_not_what_is_there():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.tools.base import Outcome, Tool
-from medeyes_monai.tools.measuring import Measure, Measurement, measure
+from medeyes_monai.tools.measuring import Measure, Measurement, in_words, measure
 from medeyes_monai.tools.objects import centre_object, nearest_object
 from medeyes_monai.tools.window import Window
 
@@ -19,6 +19,7 @@ __all__ = [
     "Window",
     "centre_object",
     "hints",
+    "in_words",
     "make_tools",
     "measure",
     "nearest_object",

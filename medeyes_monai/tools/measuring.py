@@ -16,7 +16,7 @@ from medeyes_monai.tools.base import Outcome
 from medeyes_monai.tools.objects import Mask, nearest_object, voxels_of
 from medeyes_monai.trajectory import ToolCall
 
-__all__ = ["Measure", "Measurement", "measure"]
+__all__ = ["Measure", "Measurement", "in_words", "measure"]
 
 ML = 1000.0  # mm³
 
@@ -115,17 +115,22 @@ class Measure:
         """Return the measurements as text."""
         if call.box is None:
             return Outcome("a region is measured, give one", scene)
+        if not hasattr(scene, "part"):  # such as one whose looks are blanked
+            return Outcome("nothing can be measured in this image", scene)
         whole = measure(scene, call.box)
-        said = f"box {_sides(whole)}, diagonal {whole.diagonal:.1f} {whole.unit}"
         found = None if self.outline is None else self.outline(scene, call.box)
-        if found is None or not found[1].any():
-            return Outcome(f"{said}, mean {whole.mean:.0f}, SD {whole.sd:.0f}", scene)
-        inner = measure(scene, *found)
-        wide = inner.ball_mm
-        volume = "" if wide is None else f", {inner.volume_ml:.2f} ml (a ball of {wide:.1f} mm)"
-        return Outcome(
-            f"{said}; object {_sides(inner)}{volume}, mean {inner.mean:.0f}, SD {inner.sd:.0f}", scene
-        )
+        inner = None if found is None or not found[1].any() else measure(scene, *found)
+        return Outcome(in_words(whole, inner), scene)
+
+
+def in_words(region: Measurement, inner: Measurement | None) -> str:
+    """Return what the tool says of a region, and of the object in it if there is one."""
+    said = f"box {_sides(region)}, diagonal {region.diagonal:.1f} {region.unit}"
+    if inner is None:
+        return f"{said}, mean {region.mean:.0f}, SD {region.sd:.0f}"
+    wide = inner.ball_mm
+    volume = "" if wide is None else f", {inner.volume_ml:.2f} ml (a ball of {wide:.1f} mm)"
+    return f"{said}; object {_sides(inner)}{volume}, mean {inner.mean:.0f}, SD {inner.sd:.0f}"
 
 
 def _sides(found: Measurement) -> str:

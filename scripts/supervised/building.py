@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from medeyes_monai.errors import ConfigError
@@ -13,7 +14,7 @@ from supervised.fitting import teach_episodes
 from supervised.lessons import Lesson
 from supervised.paths import HASTE
 from supervised.perception import teach_perception
-from supervised.reading import teach_reading
+from supervised.reading import teach_reading, told_episode
 
 __all__ = ["OVERVIEWS", "add_stages", "begin_with", "check_folders", "teach"]
 
@@ -98,7 +99,13 @@ def teach(
         lessons: Episodes and looks.
         asked: Options of :func:`add_stages`, and a seed.
     """
-    teach_reading(policy, course, steps=asked.reading_steps, batch=2 * asked.batch, seed=asked.seed + 3)
+    teach_reading(
+        policy,
+        partial(told_episode, policy, course),
+        steps=asked.reading_steps,
+        batch=2 * asked.batch,
+        seed=asked.seed + 3,
+    )
     teach_perception(
         policy, course, lessons, steps=asked.perception_steps, overviews=OVERVIEWS, seed=asked.seed
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 
@@ -12,7 +14,7 @@ from medeyes_monai.trajectory import Episode, Trajectory
 from supervised.course import Course, told
 from supervised.fitting import fit, said_loss
 
-__all__ = ["teach_reading", "told_episode"]
+__all__ = ["in_text", "teach_reading", "told_episode"]
 
 
 def told_episode(policy: HuggingFacePolicy, course: Course, rng: np.random.Generator) -> Episode:
@@ -30,24 +32,37 @@ def told_episode(policy: HuggingFacePolicy, course: Course, rng: np.random.Gener
         tokens += thought
         mask += [n >= known for n in range(len(thought))]
     end = [*policy.encode(f"</reasoning><answer>{reading.answer}</answer>"), policy.end_of_turn]
+    return in_text(tokens + end, mask + [reading.answer is not None] * len(end))
+
+
+def in_text(tokens: Sequence[int], taught: Sequence[bool]) -> Episode:
+    """Return an episode of words alone, and which of its tokens are taught."""
     return Episode(
         case="told",
         stream="expert",
         draw=0,
-        token_ids=torch.tensor(tokens + end),
-        response_mask=torch.tensor(mask + [reading.answer is not None] * len(end)),
-        behaviour_logprobs=torch.zeros(len(tokens + end)),
+        token_ids=torch.tensor(tokens),
+        response_mask=torch.tensor(taught),
+        behaviour_logprobs=torch.zeros(len(tokens)),
         pictures=(),
         turns=(),
         trajectory=Trajectory(),
     )
 
 
-def teach_reading(policy: HuggingFacePolicy, course: Course, *, steps: int, batch: int, seed: int) -> None:
-    """Teach the language model."""
+def teach_reading(
+    policy: HuggingFacePolicy,
+    told: Callable[[np.random.Generator], Episode],
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    name: str = "reading",
+) -> None:
+    """Teach the language model with episodes of words alone, each drawn anew."""
     rng = np.random.default_rng(seed)
 
     def loss() -> torch.Tensor:
-        return said_loss(policy, [told_episode(policy, course, rng) for _ in range(batch)])
+        return said_loss(policy, [told(rng) for _ in range(batch)])
 
-    fit([{"params": list(policy.core.model.language_model.parameters()), "lr": 1e-3}], loss, steps, "reading")
+    fit([{"params": list(policy.core.model.language_model.parameters()), "lr": 1e-3}], loss, steps, name)
