@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, default=START, help="the policy that is taught")
     parser.add_argument("--volumes", type=int, default=1000, help="number of volumes")
     parser.add_argument("--steps", type=int, default=500, help="steps of each policy")
-    parser.add_argument("--reading-steps", type=int, default=600, help="steps of repeating the tool")
+    parser.add_argument("--reading-steps", type=int, default=900, help="steps of repeating the tool")
     parser.add_argument("--batch", type=int, default=24, help="episodes in a step")
     parser.add_argument("--test-size", type=int, default=200, help="questions that are tested")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw volumes")
@@ -93,17 +93,19 @@ def main() -> None:
     for which, (name, tools) in enumerate({WITH: ["Measure"], WITHOUT: []}.items()):
         policy = HuggingFacePolicy(asked.start, freeze_vision=False)
         episodes = [pair[which] for pair in pairs]
-        if tools:
-            teach_reading(
-                policy,
-                partial(told_reply, policy),
-                steps=asked.reading_steps,
-                batch=2 * asked.batch,
-                seed=asked.seed + 1,
-                name="repeating",
-            )
+        told = partial(told_reply, policy) if tools else None
+        if told is not None:
+            steps, batch = asked.reading_steps, 2 * asked.batch
+            teach_reading(policy, told, steps=steps, batch=batch, seed=asked.seed + 1, name="repeating")
         teach_episodes(
-            policy, episodes, steps=asked.steps, batch=asked.batch, rate=RATE, seed=asked.seed, name=name
+            policy,
+            episodes,
+            steps=asked.steps,
+            batch=asked.batch,
+            rate=RATE,
+            seed=asked.seed,
+            name=name,
+            told=told,
         )
         policy.save(asked.output / name.replace(" ", "_").lower())
         found[name] = scores_of(policy, test, tools)

@@ -56,12 +56,25 @@ def teach_episodes(
     rate: float,
     seed: int,
     name: str,
+    told: Callable[[np.random.Generator], Episode] | None = None,
 ) -> None:
-    """Teach the whole model to write episodes."""
+    """Teach the whole model to write episodes.
+
+    Args:
+        policy: The policy.
+        episodes: What is taught.
+        steps: Number of steps.
+        batch: Episodes in a step.
+        rate: Learning rate; the vision tower has a fifth of it.
+        seed: Of the order of episodes.
+        name: Of the progress bar.
+        told: Draws an episode of words alone; half as many as of the others are taught beside them.
+    """
     rng = np.random.default_rng(seed)
 
     def loss() -> torch.Tensor:
-        return said_loss(policy, [episodes[i] for i in rng.integers(0, len(episodes), batch)])
+        some = [episodes[i] for i in rng.integers(0, len(episodes), batch)]
+        return said_loss(policy, some + ([told(rng) for _ in range(batch // 2)] if told else []))
 
     tower = list(policy.core.model.visual.parameters())
     known = {id(p) for p in tower}
