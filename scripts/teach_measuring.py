@@ -2,8 +2,9 @@
 
 Both are taught the same scans of the same volumes for as many steps: look at one candidate after another
 until the kind that is asked about is found. Then one measures it and repeats what the tool says, the other
-says the size at once. Both are tested on the same volumes; an answer counts if it is within a tenth of the
-truth.
+says the size at once. The first is also taught, before that and beside it, to repeat replies of the tool
+that it is told in words, of which the other has no use. Both are tested on the same volumes; an answer counts
+if it is within a tenth of the truth.
 
     python scripts/teach_measuring.py --output runs/measuring
 
@@ -105,7 +106,7 @@ def main() -> None:
             rate=RATE,
             seed=asked.seed,
             name=name,
-            told=told,
+            draw=told,
         )
         policy.save(asked.output / name.replace(" ", "_").lower())
         found[name] = scores_of(policy, test, tools)

@@ -187,21 +187,61 @@ def test_an_object_at_the_edge_of_a_region_is_found_and_one_beside_it_is_not(axi
             assert np.array_equal(found[1], inside[found[0].slices])
 
 
-def test_of_two_objects_the_nearer_one_is_measured_and_none_outside_of_the_region():
+def volume_ml(scene, corners):
+    """What is measured in a region; None for nothing."""
+    found = nearest_object(scene, Box.from_corners(corners))
+    return None if found is None else measure(scene, *found).volume_ml
+
+
+def test_of_two_objects_in_a_region_the_nearer_one_is_measured_and_none_outside_of_it():
     image = np.random.default_rng(0).normal(0, 3, (1, 60, 60, 30)).astype(np.float32)
-    image[:, 8:16, 20:28, 10:18] += 90
-    image[:, 34:46, 20:32, 10:22] += 90
+    image[:, 10:18, 20:28, 10:18] += 90
+    image[:, 30:42, 20:32, 10:22] += 90
     scene = VolumeScene(image, key="a", window=(0.0, 200.0))
+    assert volume_ml(scene, [2, 12, 4, 36, 36, 26]) == pytest.approx(8**3 / 1000, rel=0.1)
+    assert volume_ml(scene, [12, 12, 4, 46, 36, 26]) == pytest.approx(12**3 / 1000, rel=0.1)
+    assert volume_ml(scene, [4, 44, 2, 16, 56, 12]) is None  # noise alone
+    reply = Measure().use(ToolCall("Measure", box=Box((19, 16, 6), (29, 32, 22))), scene).reply
+    assert "object" not in reply  # they lie beside this region, and nothing in it
+    for box in (Box((50, 50, 20), (64, 64, 40)), Box((0, 0), (9, 9))):
+        with pytest.raises(GeometryError):
+            nearest_object(scene, box)
 
-    def volume(corners):
-        found = nearest_object(scene, Box.from_corners(corners))
-        return None if found is None else measure(scene, *found).volume_ml
 
-    assert volume([4, 14, 6, 16, 26, 16]) == pytest.approx(8**3 / 1000, rel=0.1)
-    assert volume([36, 22, 8, 50, 36, 26]) == pytest.approx(12**3 / 1000, rel=0.1)
-    assert volume([4, 44, 2, 16, 56, 12]) is None  # noise alone
-    reply = Measure().use(ToolCall("Measure", box=Box((17, 16, 6), (29, 32, 22))), scene).reply
-    assert "object" not in reply  # something lies near this region, and nothing in it
+@pytest.mark.parametrize("x", [0, 2, 3, 5, 8, 30])
+def test_what_the_border_of_a_scene_cuts_is_measured_up_to_there(x):
+    grid = np.stack(np.meshgrid(*[np.arange(40) + 0.5] * 3, indexing="ij"))
+    inside = np.linalg.norm(grid - np.array([x, 20, 20]).reshape(3, 1, 1, 1), axis=0) < 5
+    noise = np.random.default_rng(0).normal(0, 3, (40, 40, 40))
+    scene = VolumeScene((80 * inside + noise)[None].astype(np.float32), key="a", window=(0.0, 200.0))
+    for side in (8, 12, 16):
+        box = Box(
+            (x - side // 2, 20 - side // 2, 20 - side // 2), (x + side // 2, 20 + side // 2, 20 + side // 2)
+        )
+        region, mask = nearest_object(scene, box.clip(scene.shape))
+        truth = inside[region.slices]
+        assert 2 * (mask & truth).sum() / (mask.sum() + inside.sum()) > 0.95
+
+
+def test_what_is_longer_than_its_region_is_followed_and_what_goes_on_to_all_sides_has_no_outline():
+    image = np.zeros((1, 90, 40, 40), np.float32)
+    image[:, 30:60, 14:26, 14:26] = 100
+    scene = VolumeScene(image, key="a", window=(0.0, 200.0))
+    region, mask = nearest_object(scene, Box((30, 11, 11), (42, 29, 29)))
+    assert measure(scene, region, mask).sides == (30.0, 12.0, 12.0)
+    sheet = np.zeros((1, 90, 90, 30), np.float32)
+    sheet[:, 5:85, 5:85, 12:18] = 100
+    scene = VolumeScene(sheet, key="a", window=(0.0, 200.0))
+    assert nearest_object(scene, Box((40, 40, 10), (50, 50, 20))) is None
+
+
+def test_a_volume_of_one_slice_has_objects_and_their_holes_are_filled():
+    image = np.zeros((1, 40, 40, 1), np.float32)
+    image[:, 10:24, 10:24] = 100
+    image[:, 15:19, 15:19] = 0
+    scene = VolumeScene(image, key="a", window=(0.0, 200.0))
+    _, mask = nearest_object(scene, Box((9, 9, 0), (25, 25, 1)))
+    assert mask.sum() == 14 * 14
 
 
 def test_an_object_of_a_picture_is_measured_in_pixels():

@@ -142,13 +142,14 @@ class PhantomVQA3D(Dataset[Case]):
         family, answer = self._asked(index)
         rng = numpy_generator("phantom3d", self.seed, self.split, index)
         growth = float(rng.uniform(*GROWTH)) if family in MEASURE_FAMILIES_3D else 1.0
-        wanted, words = wanted_lesions(family, answer, replace(self.anatomy, growth=growth), rng)
-        in_plane = float(np.round(growth * rng.uniform(*self.anatomy.in_plane_mm), 3))
-        spacing = (in_plane, in_plane, float(np.round(growth * rng.uniform(*self.anatomy.slice_mm), 3)))
+        anatomy = replace(self.anatomy, growth=growth)
+        wanted, words = wanted_lesions(family, answer, anatomy, rng)
+        in_plane = float(np.round(growth * rng.uniform(*anatomy.in_plane_mm), 3))
+        spacing = (in_plane, in_plane, float(np.round(growth * rng.uniform(*anatomy.slice_mm), 3)))
         lesions = placed_lesions(wanted, spacing, rng)
         big_liver = answer == "yes" if family == "liver" else bool(rng.random() < 0.5)
         affine = grid_affine(spacing, rng)
-        image, labels = draw_volume(lesions, big_liver, affine, self.anatomy, rng)
+        image, labels = draw_volume(lesions, big_liver, affine, anatomy, rng)
         liver = Finding(liver_box(big_liver), f"{'enlarged' if big_liver else 'normal'} liver", subtle=False)
         unit = MEASURES.get(family)
         found = [Finding(lesion.box(spacing), _label(lesion, growth, unit)) for lesion in lesions]

@@ -102,7 +102,7 @@ class Measure:
     form = ToolForm("Measure", takes_box=True)
     hint = (
         '<action>{"name":"Measure","coordinate":[...]}</action> measures a region, as of a Gaze, and what '
-        "lies in its middle."
+        "lies in it."
     )
 
     def __init__(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,28 +27,28 @@ CLOSED = 1.5
 """Gaps as narrow as twice this belong to an object, so that a texture does not take it apart; chosen, since
 larger values join neighbours. Unit: voxels of the finest axis."""
 CONTEXT = 1.5
-"""A region is grown by this to see the surroundings of what fills it."""
+"""A region is grown by this to see the surroundings of what fills it, and again where it fills that too."""
 CORE, SHELL = 0.5, 1.22
-"""Within the first share of the region that was asked for is the object, outside of the second is not."""
+"""Within the first share of a region, before it is grown, is the object; outside of the second is not."""
 SURE_SHARE = 75
 """Percentile of the surroundings from which an object stands out: not of all of them, since another may be
 near, and not of half, since half may be air or fat."""
-
 SEED_SMOOTH = 2.0
 """Noise and textures are smoothed so far before the place is sought that stands out. Unit: voxels of the
 finest axis."""
 LEAST = 6
 """Regions about objects are not smaller, along any axis. Unit: voxels."""
-FOLLOWED = 5
-"""An object's region is drawn anew so often, unless it stays as it is before that."""
+FOLLOWED = 16
+"""An object's region is drawn anew so often at most; each time it may grow by half."""
 
 
 def nearest_object(scene: Scene, box: Box) -> tuple[Box, Mask] | None:
     """Return what stands out next to the middle of a region, whole even where the region cuts it, or None.
 
     What lies in the middle of the region, grown by half, is taken (see :func:`centre_object`); where nothing
-    does, what lies at the place that differs most from the surroundings, places near the middle first. Then
-    its outline is drawn again in a region about itself, until that stays the same.
+    does, what lies at the place that differs most from the surroundings, places near the middle first; where
+    that is nothing either, what fills the region and more. Its outline is drawn again in a region about
+    itself until that stays the same. What still reaches beyond its region then has no outline.
 
     Args:
         scene: The image.
@@ -60,48 +61,53 @@ def nearest_object(scene: Scene, box: Box) -> tuple[Box, Mask] | None:
     Raises:
         GeometryError: As :func:`voxels_of`.
     """
-    region = box.expand(scene.shape, CONTEXT)
-    mask = centre_object(scene, region)
-    if mask is None:
-        region = _outstanding(scene, region).expand(scene.shape, minimum=region.extent)
+    voxels_of(scene, box)
+    for region in _begun(scene, box):
         mask = centre_object(scene, region)
-    if mask is None:
+        if mask is not None:
+            break
+    else:
         return None
     for _ in range(FOLLOWED):
         (place,) = ndimage.find_objects(mask.astype(np.uint8))
         inner = Box(tuple(s.start for s in place), tuple(s.stop for s in place))
-        fresh = inner.moved(region.start).expand(scene.shape, CONTEXT, LEAST)
+        fresh = _grown(inner.moved(region.clip(scene.shape).start), CONTEXT)
         again = None if fresh == region else centre_object(scene, fresh)
         if again is None:
             break
         region, mask = fresh, again
-    # what was asked about is in the box, not only near it
-    inside = box.intersection(region)
-    if inside is None or not mask[inside.moved([-n for n in region.start]).slices].any():
-        return None
-    return region, mask
+    inside = region.clip(scene.shape)
+    asked = box.intersection(inside)
+    if asked is None or not mask[asked.moved([-n for n in inside.start]).slices].any():
+        return None  # it is near what was asked about, and not in it
+    return None if _cut(mask, inside, scene.shape).any() else (inside, mask)
 
 
 def centre_object(scene: Scene, box: Box) -> Mask | None:
     """Return what lies in the middle of a region and stands out from its surroundings, or None.
 
     What is brighter (or darker) than half way between the middle and the surroundings is divided into
-    connected parts, narrow gaps closed, and that of the middle is taken, holes filled. Where it reaches most
-    of the region's faces, it is the surroundings and not an object.
+    connected parts, narrow gaps closed, and that of the middle is taken, holes filled. Where it is cut by
+    most of the region's faces, it is the surroundings and not an object.
 
     Args:
         scene: The image.
-        box: The region, inside the scene, with something of the surroundings. Unit: voxels of the scene.
+        box: The region, with something of the surroundings; what of it lies outside of the scene is left out.
+            Unit: voxels of the scene.
+
+    Returns:
+        Which voxels belong to it, of the shape of the part of the region that lies inside the scene.
 
     Raises:
-        GeometryError: As :func:`voxels_of`.
+        GeometryError: If the region lies outside of the scene, or as :func:`voxels_of`.
     """
-    values, spacing, _ = voxels_of(scene, box)
+    inside = box.clip(scene.shape)
+    values, spacing, _ = voxels_of(scene, inside)
     if values.min() == values.max():
         return None
     finest = [min(spacing) / mm for mm in spacing]
     smooth = ndimage.gaussian_filter(values, [SMOOTH * n for n in finest])
-    away = _from_middle(values.shape) * CONTEXT
+    away = _from_middle(inside, box) * CONTEXT
     middle = away <= max(CORE, away.min())
     core, shell = values[middle].mean(), smooth[away >= min(SHELL, away.max())]
     bright = bool(core > np.median(shell))
@@ -110,9 +116,11 @@ def centre_object(scene: Scene, box: Box) -> Mask | None:
     numbers = parts[middle & (parts > 0)]
     if not numbers.size:
         return None
-    found: Mask = ndimage.binary_fill_holes(parts == np.bincount(numbers).argmax())
-    faces = [found.take(end, axis).any() for axis in range(found.ndim) for end in (0, -1)]
-    return None if sum(faces) > found.ndim else found
+    found = parts == np.bincount(numbers).argmax()
+    flat = ndimage.binary_fill_holes(found.squeeze())  # an axis of one voxel has no inside
+    filled: Mask = np.asarray(flat).reshape(found.shape)
+    cut = _cut(filled, inside, scene.shape)
+    return None if cut.size and cut.mean() > 0.5 else filled
 
 
 def voxels_of(scene: Scene, box: Box) -> tuple[npt.NDArray[np.float64], tuple[float, ...], str]:
@@ -141,20 +149,47 @@ def voxels_of(scene: Scene, box: Box) -> tuple[npt.NDArray[np.float64], tuple[fl
     return values, spacing, "px" if values.ndim == 2 and spacing == (1.0, 1.0) else "mm"
 
 
+def _begun(scene: Scene, box: Box) -> Iterator[Box]:
+    """Iterate over the regions in which an object is sought, the likeliest first."""
+    region = _grown(box, CONTEXT)
+    yield region
+    yield _outstanding(scene, region)
+    yield _grown(box, CONTEXT**2)
+    yield _grown(box, CONTEXT**3)
+
+
 def _outstanding(scene: Scene, box: Box) -> Box:
-    """Return the voxel of a region that differs most from what is around, places near the middle first."""
-    values, spacing, _ = voxels_of(scene, box)
+    """Return a region about the voxel that differs most from what is around, near the middle first."""
+    inside = box.clip(scene.shape)
+    values, spacing, _ = voxels_of(scene, inside)
     smooth = ndimage.gaussian_filter(values, [SEED_SMOOTH * min(spacing) / mm for mm in spacing])
-    away = _from_middle(values.shape)
+    away = _from_middle(inside, box)
     around = np.median(smooth[away >= min(1.0, away.max())])
     place = np.unravel_index(np.argmax(np.abs(smooth - around) * np.exp(-(away**2))), values.shape)
-    start = tuple(int(n) for n in place)
-    return Box(start, tuple(n + 1 for n in start)).moved(box.start)
+    by = [a + int(n) - round(c - 0.5) for a, n, c in zip(inside.start, place, box.centre, strict=True)]
+    return box.moved(by)
 
 
-def _from_middle(shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Return how far each voxel is from the middle: 1 on the ellipsoid that touches the faces."""
-    axes = [(np.arange(n) + 0.5) / (n / 2) - 1 for n in shape]
+def _grown(box: Box, factor: float) -> Box:
+    """Return a box that is larger about the same middle, perhaps beyond the scene."""
+    more = [max(0, max(LEAST, math.ceil(n * factor)) - n) for n in box.extent]
+    start = tuple(a - n // 2 for a, n in zip(box.start, more, strict=True))
+    return Box(start, tuple(b + n - n // 2 for b, n in zip(box.stop, more, strict=True)))
+
+
+def _cut(mask: Mask, box: Box, shape: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Return at which faces of a box a mask is cut off; those where the scene ends are left out."""
+    ends = [(axis, 0) for axis, n in enumerate(box.start) if n > 0]
+    ends += [(axis, -1) for axis, n in enumerate(box.stop) if n < shape[axis]]
+    return np.array([mask.take(end, axis).any() for axis, end in ends], bool)
+
+
+def _from_middle(inside: Box, box: Box) -> npt.NDArray[np.float64]:
+    """Return how far the voxels of a part of a box are from its middle: 1 on the ellipsoid in the box."""
+    axes = [
+        (np.arange(a, b) + 0.5 - c) / (n / 2)
+        for a, b, c, n in zip(inside.start, inside.stop, box.centre, box.extent, strict=True)
+    ]
     return np.asarray(np.linalg.norm(np.stack(np.meshgrid(*axes, indexing="ij")), axis=0))
 
 

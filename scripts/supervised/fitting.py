@@ -56,7 +56,7 @@ def teach_episodes(
     rate: float,
     seed: int,
     name: str,
-    told: Callable[[np.random.Generator], Episode] | None = None,
+    draw: Callable[[np.random.Generator], Episode] | None = None,
 ) -> None:
     """Teach the whole model to write episodes.
 
@@ -68,13 +68,13 @@ def teach_episodes(
         rate: Learning rate; the vision tower has a fifth of it.
         seed: Of the order of episodes.
         name: Of the progress bar.
-        told: Draws an episode of words alone; half as many as of the others are taught beside them.
+        draw: Draws an episode of words alone; half as many as of the others are taught beside them.
     """
-    rng = np.random.default_rng(seed)
+    rng, other = np.random.default_rng(seed), np.random.default_rng(seed + 1)
 
     def loss() -> torch.Tensor:
         some = [episodes[i] for i in rng.integers(0, len(episodes), batch)]
-        return said_loss(policy, some + ([told(rng) for _ in range(batch // 2)] if told else []))
+        return said_loss(policy, some + ([draw(other) for _ in range(batch // 2)] if draw else []))
 
     tower = list(policy.core.model.visual.parameters())
     known = {id(p) for p in tower}

@@ -22,7 +22,7 @@ from medeyes_monai.seeding import numpy_generator
 from medeyes_monai.tools import Measure, Measurement, in_words
 from medeyes_monai.trajectory import Episode, Fixation, ToolCall, Trajectory
 from supervised.reading import in_text
-from supervised.volumes import COURSE, about
+from supervised.volumes import COURSE, region_about
 
 __all__ = ["FAMILIES", "Taught", "taught_path", "told_reply"]
 
@@ -62,7 +62,7 @@ def taught_path(case: Case, policy: HuggingFacePolicy, seed: int, tool: Measure 
     if tool is None:
         return Trajectory(tuple(looks), thought, case.answer)
     shape, frame = case.scene.shape, policy.frame(case.scene)
-    box = about(spots[asked[0]], case.scene).scale(shape, frame).scale(frame, shape)
+    box = region_about(spots[asked[0]], case.scene).scale(shape, frame).scale(frame, shape)
     call = ToolCall("Measure", thought, box, after=len(looks))
     call = replace(call, reply=tool.use(call, case.scene).reply)
     said = SAID[case.family].search(call.reply)
@@ -94,15 +94,19 @@ def told_reply(policy: HuggingFacePolicy, rng: np.random.Generator) -> Episode:
     """Write an episode without pictures: a reply of the tool is told, what to repeat of it is taught.
 
     Its numbers are drawn, more of them than the volumes of a training have, so that they are read and not
-    known by heart.
+    known by heart. What stands before a reply is the question alone, so that it is short.
     """
     family = str(rng.choice(FAMILIES))
     wide = float(rng.uniform(*WIDE_MM))
-    sizes = (1.0, float(rng.uniform(1.0, 1.6)))
-    ball, box = (tuple(float(v) for v in wide * np.abs(rng.normal(size, 0.05, 3))) for size in sizes)
-    hu, sd = (float(v) for v in (rng.uniform(60, 200), rng.uniform(20, 70)))
-    inner = Measurement(ball, float(np.linalg.norm(ball)), hu, sd, np.pi / 6 * wide**3 / 1000)
-    reply = in_words(Measurement(box, float(np.linalg.norm(box)), hu, sd), inner)
+    object_mm = [wide * float(v) for v in rng.uniform(0.9, 1.1, 3)]
+    region_mm = [side * float(rng.uniform(1.0, 1.6)) for side in object_mm]
+    hu, sd = float(rng.uniform(60, 200)), float(rng.uniform(20, 70))
+    ball_ml = np.pi / 6 * wide**3 / 1000
+    region, ball = (
+        Measurement(tuple(sides), float(np.linalg.norm(sides)), hu, sd, ml)
+        for sides, ml in ((region_mm, None), (object_mm, ball_ml))
+    )
+    reply = in_words(region, ball)
     (said,) = SAID[family].finditer(reply)
     question = QUESTIONS_3D[family].format(str(rng.choice(KINDS)))
     known = [*policy.encode(question), policy.end_of_turn, *policy.reply(reply).token_ids]

@@ -52,7 +52,7 @@ def in_text(tokens: Sequence[int], taught: Sequence[bool]) -> Episode:
 
 def teach_reading(
     policy: HuggingFacePolicy,
-    told: Callable[[np.random.Generator], Episode],
+    draw: Callable[[np.random.Generator], Episode],
     *,
     steps: int,
     batch: int,
@@ -63,6 +63,6 @@ def teach_reading(
     rng = np.random.default_rng(seed)
 
     def loss() -> torch.Tensor:
-        return said_loss(policy, [told(rng) for _ in range(batch)])
+        return said_loss(policy, [draw(rng) for _ in range(batch)])
 
     fit([{"params": list(policy.core.model.language_model.parameters()), "lr": 1e-3}], loss, steps, name)

@@ -20,7 +20,7 @@ from medeyes_monai.navigator import conclusion
 from medeyes_monai.scenes import Finding, Scene
 from supervised.course import Course, Place, told
 
-__all__ = ["COURSE", "FAMILIES", "about", "corpus"]
+__all__ = ["COURSE", "FAMILIES", "corpus", "region_about"]
 
 FAMILIES = (*LOOK_FAMILIES_3D, *STAGES["one glance"])
 """What the policy is taught: families that need no measurement."""
@@ -41,7 +41,7 @@ def question(rng: np.random.Generator) -> tuple[str, list[str]]:
     return QUESTIONS_3D[family].format(*words), asked
 
 
-def about(finding: Finding, scene: Scene) -> Box:
+def region_about(finding: Finding, scene: Scene) -> Box:
     """Return the region around a finding."""
     return finding.box.expand(scene.shape, minimum=least_extent(scene, LOOK_EXTENT))
 
@@ -49,7 +49,7 @@ def about(finding: Finding, scene: Scene) -> Box:
 def jittered(finding: Finding, scene: Scene, rng: np.random.Generator) -> Box:
     """Return a region around a finding, a little off."""
     shift = [int(v) for v in np.rint(rng.normal(0, JITTER))]
-    return about(finding, scene).moved(shift).expand(scene.shape)
+    return region_about(finding, scene).moved(shift).expand(scene.shape)
 
 
 def place(finding: Finding) -> Place:
