@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 from PIL import Image, ImageColor
 
 from medeyes_monai.errors import ConfigError
@@ -19,7 +20,7 @@ from medeyes_monai.metrics import Table
 from medeyes_monai.reports import curves_png, draw_overview, gaze_path_figure, read_records, write_report
 from medeyes_monai.reports.curves import panels_of
 from medeyes_monai.reports.gaze import COLOURS, TAG
-from medeyes_monai.scenes import Case, Finding, ImageScene
+from medeyes_monai.scenes import Case, Finding, ImageScene, VolumeScene
 from medeyes_monai.trajectory import Episode, Fixation, Trajectory
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\" </pre></style>"
@@ -124,6 +125,29 @@ def test_findings_are_outlined_only_where_they_are_wanted():
     with_findings, without = draw_overview(episode, case), draw_overview(episode, case, findings=False)
     rows, columns = np.where((with_findings != without).any(-1))
     assert (columns.min(), columns.max(), rows.min(), rows.max()) == (300, 399, 100, 179)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_box_of_a_volume_is_drawn_about_what_it_holds_on_the_contact_sheet(side):
+    image = np.zeros((1, 64, 64, 32), np.int16)
+    box = Box((40 if side == "left" else 8, 16, 13), (52 if side == "left" else 20, 28, 18))
+    image[0][box.slices] = 300  # three quarters of white, as no label is
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])  # x to the left, y to the back
+    finding = Finding(box, "mass")
+    scene = VolumeScene(MetaTensor(image, affine), key="a", findings=[finding], window=(200.0, 400.0))
+    case = Case("a", scene, "Where?", answer=side)
+    episode = make_episode(case, [box.expand(scene.shape, minimum=(16, 16, 5))])
+    picture = draw_overview(episode, case, findings=False)
+    rows, columns = np.where((picture == colour_of(1)).all(-1))
+    factor = picture.shape[0] // scene.sheet.size[1]
+    panel = next(one for one in scene.sheet.panels if one.region.contains(box.centre))
+    (x1, y1), (x2, y2) = (np.array(corner) * factor for corner in (panel.place.start, panel.place.stop))
+    inside = (x1 <= columns) & (columns < x2) & (y1 <= rows) & (rows < y2)
+    assert inside.mean() > 0.5  # the frame; the tag may stand over the panel above
+    top, bottom, first, last = (pick(v[inside]) for v in (rows, columns) for pick in (np.min, np.max))
+    frame = picture[top : bottom + 1, first : last + 1]
+    assert (frame == 191).all(-1).sum() >= 0.9 * (picture[y1:y2, x1:x2] == 191).all(-1).sum() > 0
+    assert (draw_overview(episode, case) != picture).any()
 
 
 @pytest.mark.parametrize("looks", [0, 1, 3])

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from medeyes_monai.geometry import Box
 from medeyes_monai.io.atomic import write_atomic
-from medeyes_monai.scenes import Case
+from medeyes_monai.scenes import Case, Scene, Sheet
 from medeyes_monai.trajectory import Episode, Fixation, Picture
 
 __all__ = [
@@ -43,8 +43,8 @@ _Rectangle = tuple[int, int, int, int]
 def draw_overview(episode: Episode, case: Case, findings: bool = True) -> Picture:
     """Draw the overview that the policy saw, enlarged, with a numbered box for each look.
 
-    Numbers count looks from 1. A box is what was asked for; the crop may show context around it. Boxes of
-    volumes are not drawn, since an overview of a volume is no plain projection of its axes.
+    Numbers count looks from 1. A box is what was asked for; the crop may show context around it. Of a volume
+    it is drawn in the panel of the contact sheet that shows the slice in its middle.
 
     Args:
         episode: An episode with at least the overview among its pictures; boxes in voxels of the scene.
@@ -55,13 +55,13 @@ def draw_overview(episode: Episode, case: Case, findings: bool = True) -> Pictur
         ``uint8 (rows, columns, 3)``, in the orientation of the overview.
     """
     overview = enlarge(episode.pictures[0], OVERVIEW_SIDE)
-    if len(case.scene.shape) != 2:
+    if not _shows_places(case.scene):
         return np.asarray(overview)
     if findings:
         draw = ImageDraw.Draw(overview)
         for finding in case.scene.findings:
-            _draw_dashed(draw, _on_picture(finding.box, case.scene.shape, overview))
-    _draw_looks(overview, episode.trajectory.boxes, case.scene.shape)
+            _draw_dashed(draw, _on_overview(finding.box, case.scene, overview))
+    _draw_looks(overview, [_on_overview(box, case.scene, overview) for box in episode.trajectory.boxes])
     return np.asarray(overview)
 
 
@@ -77,7 +77,7 @@ def draw_looks(picture: Picture, boxes: Sequence[Box], shape: Sequence[int]) -> 
         ``uint8 (rows, columns, 3)``.
     """
     image = enlarge(picture, OVERVIEW_SIDE)
-    _draw_looks(image, boxes, shape)
+    _draw_looks(image, [_on_picture(box, shape, image) for box in boxes])
     return np.asarray(image)
 
 
@@ -181,7 +181,8 @@ def _verdict(episode: Episode, case: Case) -> str:
     said = "(none)" if episode.trajectory.answer is None else episode.trajectory.answer
     answer = textwrap.shorten(said, 60)
     reference = "" if case.answer is None else f"    reference: {textwrap.shorten(case.answer, 60)}"
-    dashed = "\ndashed: findings in the data" if case.scene.findings else ""
+    drawn = _shows_places(case.scene) and case.scene.findings
+    dashed = "\ndashed: findings in the data" if drawn else ""
     return f"answer: {answer}{reference}{dashed}"
 
 
@@ -192,11 +193,10 @@ def enlarge(picture: Picture, side: int) -> Image.Image:
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def _draw_looks(picture: Image.Image, boxes: Sequence[Box], shape: Sequence[int]) -> None:
+def _draw_looks(picture: Image.Image, places: Sequence[_Rectangle]) -> None:
     draw = ImageDraw.Draw(picture)
     rectangles: list[_Rectangle] = []
-    for box in boxes:
-        rectangle = _on_picture(box, shape, picture)
+    for rectangle in places:
         while rectangle in rectangles:  # a look at the same place again is drawn around the first
             rectangle = _grown(rectangle, 4)
         rectangles.append(rectangle)
@@ -212,6 +212,23 @@ def _on_picture(box: Box, shape: Sequence[int], picture: Image.Image) -> _Rectan
     """Carry a box of the scene to the corners that Pillow draws, both inside the box."""
     x1, y1, x2, y2 = box.scale(shape, picture.size).corners
     return x1, y1, x2 - 1, y2 - 1
+
+
+def _shows_places(scene: Scene) -> bool:
+    """Tell whether it is known where an overview shows what."""
+    return len(scene.shape) == 2 or isinstance(getattr(scene, "sheet", None), Sheet)
+
+
+def _on_overview(box: Box, scene: Scene, overview: Image.Image) -> _Rectangle:
+    """Carry a box of a scene to its overview: of a volume, to the panel of the slice in its middle."""
+    if len(scene.shape) == 2:
+        return _on_picture(box, scene.shape, overview)
+    sheet: Sheet = scene.sheet  # type: ignore[attr-defined]
+    panel = min(sheet.panels, key=lambda one: abs(one.region.centre[2] - box.centre[2]))
+    ends = [panel.to_pixel(corner) for corner in (box.start, box.stop)]
+    wide, high = (n / m for n, m in zip(overview.size, sheet.size, strict=True))
+    (x1, x2), (y1, y2) = (sorted(pair) for pair in zip(*ends, strict=True))
+    return round(x1 * wide), round(y1 * high), round(x2 * wide) - 1, round(y2 * high) - 1
 
 
 def _grown(rectangle: _Rectangle, by: int) -> _Rectangle:
