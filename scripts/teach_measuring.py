@@ -3,10 +3,11 @@
 Both are taught the same scans of the same volumes for as many steps: look at one candidate after another
 until the kind that is asked about is found. Then one measures it and repeats what the tool says, the other
 says the size at once. The first is also taught, before that and beside it, to repeat replies of the tool
-that it is told in words, of which the other has no use. Both are tested on the same volumes; an answer counts
-if it is within a tenth of the truth.
+that it is told in words, of which the other has no use. Both are tested on the same volumes, the first also
+led to the lesion by looks that are made for it; an answer counts if it is within a tenth of the truth.
 
     python scripts/teach_measuring.py --output runs/measuring
+    python scripts/teach_measuring.py --policy runs/measuring_by_trial/policy --output runs/measured
 
 The output folder gets both policies, ``results.json`` and ``table.md``.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from pathlib import Path
 import torch
 from supervised.fitting import teach_episodes
 from supervised.lessons import all_lessons
-from supervised.measuring import FAMILIES, Taught, told_reply
+from supervised.measuring import FAMILIES, Taught, taught_path, told_reply
 from supervised.reading import teach_reading
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -31,50 +32,105 @@ from tqdm import tqdm
 from medeyes_monai.data.phantom3d import PhantomVQA3D
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.evaluation.records import RecordedScene
-from medeyes_monai.inferers import EpisodeInferer
 from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.metrics import Scores, Share, Table, paired, score
 from medeyes_monai.policy import HuggingFacePolicy
+from medeyes_monai.rollout import rollout
 from medeyes_monai.scenes import Case
+from medeyes_monai.tools import make_tools
+from medeyes_monai.trajectory import Episode, Trajectory
 
 START = Path(__file__).resolve().parents[1] / "bundle" / "models" / "volume_policy"
 MAX_LOOKS, MAX_TURN_TOKENS, BATCH = 4, 96, 16
 RATE = 5e-4
-WITH, WITHOUT = "with Measure", "without"
+WITH, LED, WITHOUT = "with Measure", "led to the lesion", "without"
 
 
-def scores_of(policy: HuggingFacePolicy, cases: Dataset[Case], tools: Sequence[str]) -> Scores:
-    """Ask a policy all questions, and score its answers."""
+def scores_of(
+    policy: HuggingFacePolicy, cases: Dataset[Case], tools: Sequence[str], led_by: int | None = None
+) -> Scores:
+    """Ask a policy all questions, and score its answers.
+
+    Args:
+        policy: The policy.
+        cases: The questions.
+        tools: Names of the tools that it may use.
+        led_by: Seed of looks up to the lesion that is asked about, which are made for the policy; None
+            has it look by itself.
+    """
     policy.train(False)
-    inferer, asked, episodes = (
-        EpisodeInferer(max_looks=MAX_LOOKS, max_turn_tokens=MAX_TURN_TOKENS, tools=tools),
-        [],
-        [],
-    )
+    asked: list[Case] = []
+    episodes: list[Episode] = []
     for start in tqdm(range(0, len(cases), BATCH), desc="test"):  # type: ignore[arg-type]
         some = [cases[n] for n in range(start, min(start + BATCH, len(cases)))]  # type: ignore[arg-type]
-        episodes += inferer(some, policy)
+        led = [] if led_by is None else [taught_path(case, policy, led_by, None) for case in some]
+        episodes += rollout(
+            policy,
+            some,
+            draws=1,
+            max_looks=MAX_LOOKS,
+            max_turn_tokens=MAX_TURN_TOKENS,
+            greedy=True,
+            tools=make_tools(tools),
+            begun=[Trajectory(path.fixations) for path in led if path is not None],
+        )
         asked += [replace(case, scene=RecordedScene(case.scene.key, case.scene.shape)) for case in some]
     return score(episodes, asked)
 
 
-def table_of(found: Mapping[str, Scores], families: Mapping[str, Sequence[str]]) -> Table:
-    """Return the shares of right answers with 95 % intervals, and the paired difference in points."""
+def table_of(found: Mapping[str, Scores]) -> Table:
+    """Return the shares of right answers with 95 % intervals, and how many points the tool is worth."""
+    keys = found[WITH].cases
     rows = []
-    for family, keys in families.items():
-        some = {name: scores.restrict(keys) for name, scores in found.items()}
+    for n, family in enumerate(FAMILIES):
+        ours = keys[n :: len(FAMILIES)]  # they take turns
+        some = {name: scores.restrict(ours) for name, scores in found.items()}
         shares = [Share.of(scores.score == 1).percent() for scores in some.values()]
-        rows.append((family, str(len(keys)), *shares, paired(some[WITHOUT], some[WITH]).difference.points()))
-    return Table(("within a tenth", "n", *found, "difference, points"), tuple(rows))
+        worth = [paired(some[WITHOUT], some[WITH]).difference.points()] if WITHOUT in some else []
+        rows.append((family, str(len(ours)), *shares, *worth))
+    return Table(("within a tenth", "n", *found, *["the tool is worth"] * (WITHOUT in found)), tuple(rows))
+
+
+def taught(asked: argparse.Namespace) -> Iterator[tuple[str, HuggingFacePolicy]]:
+    """Teach both policies; iterate over their names and themselves.
+
+    Raises:
+        ConfigError: If the tool is right in none of the volumes.
+    """
+    volumes = PhantomVQA3D("train", size=asked.volumes, seed=asked.seed, families=FAMILIES)
+    lessons = Taught(volumes, HuggingFacePolicy(asked.start), asked.seed)
+    pairs = [pair for pair in all_lessons(lessons, asked.workers) if pair is not None]
+    if not pairs:
+        raise ConfigError(f"the tool was right in none of {asked.volumes} volumes; raise --volumes")
+    print(f"taught: {len(pairs)} of {asked.volumes} volumes, where the tool is right")
+    for which, name in enumerate((WITH, WITHOUT)):
+        policy = HuggingFacePolicy(asked.start, freeze_vision=False)
+        told = partial(told_reply, policy) if name == WITH else None
+        if told is not None:
+            steps, batch = asked.reading_steps, 2 * asked.batch
+            teach_reading(policy, told, steps=steps, batch=batch, seed=asked.seed + 1, name="repeating")
+        teach_episodes(
+            policy,
+            [pair[which] for pair in pairs],
+            steps=asked.steps,
+            batch=asked.batch,
+            rate=RATE,
+            seed=asked.seed,
+            name=name,
+            draw=told,
+        )
+        policy.save(asked.output / name.replace(" ", "_").lower())
+        yield name, policy
 
 
 def main() -> None:
-    """Teach both policies, test them, and write down what came out."""
+    """Teach both policies or take one, test them, and write down what came out."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("runs/measuring"), help="folder of the results")
     parser.add_argument("--start", type=Path, default=START, help="the policy that is taught")
+    parser.add_argument("--policy", type=Path, help="a policy that measures: nothing is taught, it is tested")
     parser.add_argument("--volumes", type=int, default=1000, help="number of volumes")
     parser.add_argument("--steps", type=int, default=500, help="steps of each policy")
     parser.add_argument("--reading-steps", type=int, default=900, help="steps of repeating the tool")
@@ -84,40 +140,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=4000, help="seed of volumes and paths")
     asked = parser.parse_args()
     torch.manual_seed(asked.seed)
-    volumes = PhantomVQA3D("train", size=asked.volumes, seed=asked.seed, families=FAMILIES)
-    taught = Taught(volumes, HuggingFacePolicy(asked.start), asked.seed)
-    pairs = [pair for pair in all_lessons(taught, asked.workers) if pair is not None]
-    if not pairs:
-        raise ConfigError(f"the tool was right in none of {asked.volumes} volumes; raise --volumes")
     test = PhantomVQA3D("test", size=asked.test_size, families=FAMILIES)
-    found = {}
-    for which, (name, tools) in enumerate({WITH: ["Measure"], WITHOUT: []}.items()):
-        policy = HuggingFacePolicy(asked.start, freeze_vision=False)
-        episodes = [pair[which] for pair in pairs]
-        told = partial(told_reply, policy) if tools else None
-        if told is not None:
-            steps, batch = asked.reading_steps, 2 * asked.batch
-            teach_reading(policy, told, steps=steps, batch=batch, seed=asked.seed + 1, name="repeating")
-        teach_episodes(
-            policy,
-            episodes,
-            steps=asked.steps,
-            batch=asked.batch,
-            rate=RATE,
-            seed=asked.seed,
-            name=name,
-            draw=told,
-        )
-        policy.save(asked.output / name.replace(" ", "_").lower())
-        found[name] = scores_of(policy, test, tools)
-    keys = found[WITH].cases
-    families = {family: keys[n :: len(FAMILIES)] for n, family in enumerate(FAMILIES)}  # they take turns
-    table = table_of(found, families).markdown()
-    run = {"taught": len(pairs), **{name: str(value) for name, value in vars(asked).items()}}
-    answers = {name: dict(zip(keys, scores.answers, strict=True)) for name, scores in found.items()}
+    found: dict[str, Scores] = {}
+    for name, policy in taught(asked) if asked.policy is None else [(WITH, HuggingFacePolicy(asked.policy))]:
+        found[name] = scores_of(policy, test, ["Measure"] * (name == WITH))
+        if name == WITH:
+            found[LED] = scores_of(policy, test, ["Measure"], led_by=asked.seed)
+    table = table_of(found).markdown()
+    run = {name: str(value) for name, value in vars(asked).items()}
+    answers = {name: dict(zip(scores.cases, scores.answers, strict=True)) for name, scores in found.items()}
+    asked.output.mkdir(parents=True, exist_ok=True)
     write_atomic(asked.output / "results.json", (json.dumps(run | answers, indent=1) + "\n").encode())
     write_atomic(asked.output / "table.md", f"{table}\n".encode())
-    print(f"\n{table}\n\ntaught: {len(pairs)} of {asked.volumes} volumes, where the tool is right")
+    print(f"\n{table}")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,32 @@ def test_a_run_of_a_few_steps_writes_both_policies_and_a_table(teaching, tmp_pat
     monkeypatch.setattr("sys.argv", ["teach_measuring", f"--start={start}", f"--output={output}", *sizes])
     teaching.main()
     found = json.loads((output / "results.json").read_text())
-    assert len(found["with Measure"]) == len(found["without"]) == 2
+    assert len(found["with Measure"]) == len(found["led to the lesion"]) == len(found["without"]) == 2
     assert "diameter" in (output / "table.md").read_text()
     for name in ("with_measure", "without"):
         HuggingFacePolicy(output / name)
+    known = output / "with_measure"
+    monkeypatch.setattr(
+        "sys.argv", ["x", f"--policy={known}", f"--output={tmp_path / 'one'}", "--test-size=2"]
+    )
+    teaching.main()
+    again = json.loads((tmp_path / "one/results.json").read_text())
+    assert again["with Measure"] == found["with Measure"]
+    assert "without" not in again
+
+
+def test_a_policy_is_led_by_looks_up_to_the_lesion_that_is_asked_about(teaching, policy, monkeypatch):
+    begun = []
+    monkeypatch.setattr(teaching, "rollout", lambda *args, begun=(), **kw: begun_with(begun) or [])
+    monkeypatch.setattr(teaching, "score", lambda episodes, cases: None)
+    data = PhantomVQA3D("val", size=2, families=teaching.FAMILIES)
+
+    def begun_with(paths):
+        begun.extend(paths)
+
+    teaching.scores_of(policy, data, ["Measure"], led_by=1)
+    for path, case in zip(begun, (data[0], data[1]), strict=True):
+        asked = next(f for f in case.scene.findings if f" {case.question.split()[-4]} " in f.label)
+        assert path.boxes[-1].intersection(asked.box) is not None
+        assert path.answer is None
+        assert not path.calls
