@@ -100,17 +100,34 @@ def test_a_run_of_a_few_steps_writes_both_policies_and_a_table(teaching, tmp_pat
 
 
 def test_a_policy_is_led_by_looks_up_to_the_lesion_that_is_asked_about(teaching, policy, monkeypatch):
-    begun = []
-    monkeypatch.setattr(teaching, "rollout", lambda *args, begun=(), **kw: begun_with(begun) or [])
+    seen = []
+
+    def rollout(*asked, begun=(), **settings):
+        seen.extend(begun)
+        return []
+
+    monkeypatch.setattr(teaching, "rollout", rollout)
     monkeypatch.setattr(teaching, "score", lambda episodes, cases: None)
     data = PhantomVQA3D("val", size=2, families=teaching.FAMILIES)
-
-    def begun_with(paths):
-        begun.extend(paths)
-
     teaching.scores_of(policy, data, ["Measure"], led_by=1)
-    for path, case in zip(begun, (data[0], data[1]), strict=True):
+    for path, case in zip(seen, (data[0], data[1]), strict=True):
         asked = next(f for f in case.scene.findings if f" {case.question.split()[-4]} " in f.label)
         assert path.boxes[-1].intersection(asked.box) is not None
         assert path.answer is None
         assert not path.calls
+
+
+def test_replies_in_words_are_taught_beside_scans_and_do_not_change_their_order(
+    teaching, policy, monkeypatch
+):
+    fitting, batches = importlib.import_module("supervised.fitting"), []
+
+    def loss(policy, episodes):
+        batches.append(episodes)
+        return policy.core.get_input_embeddings().weight.sum()
+
+    monkeypatch.setattr(fitting, "said_loss", loss)
+    for draw in (None, lambda rng: "told"):
+        fitting.teach_episodes(policy, range(9), steps=2, batch=4, rate=0.0, seed=1, name="x", draw=draw)
+    plain, mixed = batches[:2], batches[2:]
+    assert mixed == [[*scans, "told", "told"] for scans in plain]
