@@ -150,6 +150,14 @@ def test_a_box_of_a_volume_is_drawn_about_what_it_holds_on_the_contact_sheet(sid
     assert (draw_overview(episode, case) != picture).any()
 
 
+def test_a_box_that_is_smaller_than_a_pixel_of_the_contact_sheet_is_drawn():
+    dot = Finding(Box((200, 201, 7), (201, 202, 8)), "dot")
+    scene = VolumeScene(np.zeros((1, 512, 512, 40), np.int16), key="a", findings=[dot], window=(0.0, 9.0))
+    case = Case("a", scene, "Where?", answer="there")
+    picture = draw_overview(make_episode(case, [Box((300, 301, 20), (301, 302, 21))]), case)
+    assert (picture == colour_of(1)).all(-1).any()
+
+
 @pytest.mark.parametrize("looks", [0, 1, 3])
 def test_the_figure_of_a_gaze_path_is_a_picture_that_grows_with_the_looks(tmp_path, looks):
     case = make_case(text="How much is $2 and $3_x?")

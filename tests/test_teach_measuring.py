@@ -117,9 +117,7 @@ def test_a_policy_is_led_by_looks_up_to_the_lesion_that_is_asked_about(teaching,
         assert not path.calls
 
 
-def test_replies_in_words_are_taught_beside_scans_and_do_not_change_their_order(
-    teaching, policy, monkeypatch
-):
+def test_replies_in_words_are_taught_beside_scans_in_an_order_of_their_own(teaching, policy, monkeypatch):
     fitting, batches = importlib.import_module("supervised.fitting"), []
 
     def loss(policy, episodes):

@@ -228,7 +228,8 @@ def _on_overview(box: Box, scene: Scene, overview: Image.Image) -> _Rectangle:
     ends = [panel.to_pixel(corner) for corner in (box.start, box.stop)]
     wide, high = (n / m for n, m in zip(overview.size, sheet.size, strict=True))
     (x1, x2), (y1, y2) = (sorted(pair) for pair in zip(*ends, strict=True))
-    return round(x1 * wide), round(y1 * high), round(x2 * wide) - 1, round(y2 * high) - 1
+    left, top = round(x1 * wide), round(y1 * high)
+    return left, top, max(left, round(x2 * wide) - 1), max(top, round(y2 * high) - 1)
 
 
 def _grown(rectangle: _Rectangle, by: int) -> _Rectangle:
