@@ -47,7 +47,7 @@ WITH, LED, WITHOUT = "with Measure", "led to the lesion", "without"
 
 
 def scores_of(
-    policy: HuggingFacePolicy, cases: Dataset[Case], tools: Sequence[str], led_by: int | None = None
+    policy: HuggingFacePolicy, cases: Dataset[Case], tools: Sequence[str], led: bool = False
 ) -> Scores:
     """Ask a policy all questions, and score its answers.
 
@@ -55,15 +55,14 @@ def scores_of(
         policy: The policy.
         cases: The questions.
         tools: Names of the tools that it may use.
-        led_by: Seed of looks up to the lesion that is asked about, which are made for the policy; None
-            has it look by itself.
+        led: Whether looks up to the lesion that is asked about are made for the policy.
     """
     policy.train(False)
     asked: list[Case] = []
     episodes: list[Episode] = []
     for start in tqdm(range(0, len(cases), BATCH), desc="test"):  # type: ignore[arg-type]
         some = [cases[n] for n in range(start, min(start + BATCH, len(cases)))]  # type: ignore[arg-type]
-        led = [] if led_by is None else [taught_path(case, policy, led_by, None) for case in some]
+        paths = [taught_path(case, policy, None) for case in some] if led else []
         episodes += rollout(
             policy,
             some,
@@ -72,7 +71,7 @@ def scores_of(
             max_turn_tokens=MAX_TURN_TOKENS,
             greedy=True,
             tools=make_tools(tools),
-            begun=[Trajectory(path.fixations) for path in led if path is not None],
+            begun=[Trajectory(path.fixations) for path in paths if path is not None],
         )
         asked += [replace(case, scene=RecordedScene(case.scene.key, case.scene.shape)) for case in some]
     return score(episodes, asked)
@@ -98,7 +97,7 @@ def taught(asked: argparse.Namespace) -> Iterator[tuple[str, HuggingFacePolicy]]
         ConfigError: If the tool is right in none of the volumes.
     """
     volumes = PhantomVQA3D("train", size=asked.volumes, seed=asked.seed, families=FAMILIES)
-    lessons = Taught(volumes, HuggingFacePolicy(asked.start), asked.seed)
+    lessons = Taught(volumes, HuggingFacePolicy(asked.start))
     pairs = [pair for pair in all_lessons(lessons, asked.workers) if pair is not None]
     if not pairs:
         raise ConfigError(f"the tool was right in none of {asked.volumes} volumes; raise --volumes")
@@ -131,8 +130,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/measuring"), help="folder of the results")
     parser.add_argument("--start", type=Path, default=START, help="the policy that is taught")
     parser.add_argument("--policy", type=Path, help="a policy that measures: nothing is taught, it is tested")
-    parser.add_argument("--volumes", type=int, default=1000, help="number of volumes")
-    parser.add_argument("--steps", type=int, default=500, help="steps of each policy")
+    parser.add_argument("--volumes", type=int, default=3000, help="number of volumes")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of each policy")
     parser.add_argument("--reading-steps", type=int, default=900, help="steps of repeating the tool")
     parser.add_argument("--batch", type=int, default=24, help="episodes in a step")
     parser.add_argument("--test-size", type=int, default=200, help="questions that are tested")
@@ -145,7 +144,7 @@ def main() -> None:
     for name, policy in taught(asked) if asked.policy is None else [(WITH, HuggingFacePolicy(asked.policy))]:
         found[name] = scores_of(policy, test, ["Measure"] * (name == WITH))
         if name == WITH:
-            found[LED] = scores_of(policy, test, ["Measure"], led_by=asked.seed)
+            found[LED] = scores_of(policy, test, ["Measure"], led=True)
     table = table_of(found).markdown()
     run = {name: str(value) for name, value in vars(asked).items()}
     answers = {name: dict(zip(scores.cases, scores.answers, strict=True)) for name, scores in found.items()}

@@ -40,7 +40,7 @@ def test_what_is_taught_ends_at_the_lesion_that_is_asked_about_with_what_the_too
     data = PhantomVQA3D("val", size=12, families=lessons.FAMILIES)
     told = 0
     for case in (data[n] for n in range(len(data))):
-        measured, guessed = (lessons.taught_path(case, policy, 1, tool) for tool in (Measure(), None))
+        measured, guessed = (lessons.taught_path(case, policy, tool) for tool in (Measure(), None))
         asked = next(f for f in case.scene.findings if f" {case.question.split()[-4]} " in f.label)
         assert guessed.boxes[-1].intersection(asked.box) is not None
         assert guessed.answer == case.answer
@@ -60,7 +60,7 @@ def test_what_is_taught_ends_at_the_lesion_that_is_asked_about_with_what_the_too
 def test_a_question_about_what_is_not_there_is_refused(lessons, policy):
     case = replace(PhantomVQA3D("val", size=1, families=["diameter"])[0], question="How wide?")
     with pytest.raises(ConfigError, match="no candidate is what"):
-        lessons.taught_path(case, policy, 1, None)
+        lessons.taught_path(case, policy, None)
 
 
 def test_what_is_to_be_repeated_of_a_reply_stands_in_it_next_to_numbers_that_differ(lessons, policy):
@@ -109,7 +109,7 @@ def test_a_policy_is_led_by_looks_up_to_the_lesion_that_is_asked_about(teaching,
     monkeypatch.setattr(teaching, "rollout", rollout)
     monkeypatch.setattr(teaching, "score", lambda episodes, cases: None)
     data = PhantomVQA3D("val", size=2, families=teaching.FAMILIES)
-    teaching.scores_of(policy, data, ["Measure"], led_by=1)
+    teaching.scores_of(policy, data, ["Measure"], led=True)
     for path, case in zip(seen, (data[0], data[1]), strict=True):
         asked = next(f for f in case.scene.findings if f" {case.question.split()[-4]} " in f.label)
         assert path.boxes[-1].intersection(asked.box) is not None

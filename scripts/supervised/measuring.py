@@ -18,7 +18,6 @@ from medeyes_monai.policy import HuggingFacePolicy
 from medeyes_monai.protocol import render_answer
 from medeyes_monai.sampler import write_episode
 from medeyes_monai.scenes import Case
-from medeyes_monai.seeding import numpy_generator
 from medeyes_monai.tools import Measure, Measurement, in_words
 from medeyes_monai.trajectory import Episode, Fixation, ToolCall, Trajectory
 from supervised.reading import in_text
@@ -33,13 +32,15 @@ WIDE_MM = (15.0, 95.0)
 """Diameters of balls that are told. Unit: millimetres."""
 
 
-def taught_path(case: Case, policy: HuggingFacePolicy, seed: int, tool: Measure | None) -> Trajectory | None:
+def taught_path(case: Case, policy: HuggingFacePolicy, tool: Measure | None) -> Trajectory | None:
     """Return a scan that stops at the lesion that is asked about, and measures it if there is a tool.
+
+    Looks are in the middle of candidates: what is taught of their places is how to hit, and chance in them
+    would only be learned by heart.
 
     Args:
         case: A question of :data:`FAMILIES`.
         policy: In whose frame the tool's box is written, so that its reply is that of the box as written.
-        seed: Of the places of looks.
         tool: The tool; None has the size said at once.
 
     Returns:
@@ -49,7 +50,6 @@ def taught_path(case: Case, policy: HuggingFacePolicy, seed: int, tool: Measure 
     Raises:
         ConfigError: If no candidate is of the kind that is asked about.
     """
-    rng = numpy_generator("measuring", seed, case.key)
     spots = sorted((finding for finding in case.scene.findings if finding.subtle), key=COURSE.order)
     labels = [" ".join(spot.label.split()[:WORDS]) for spot in spots]
     asked = [n for n, label in enumerate(labels) if f" {label.split()[-1]} lesion" in case.question]
@@ -57,7 +57,7 @@ def taught_path(case: Case, policy: HuggingFacePolicy, seed: int, tool: Measure 
         raise ConfigError(f"{case.key}: no candidate is what {case.question!r} asks about: {labels}")
     thought, looks = f"{len(spots)} candidates", []
     for spot, label in zip(spots[: asked[0] + 1], labels, strict=False):
-        looks.append(Fixation(thought, COURSE.region(spot, case.scene, rng)))
+        looks.append(Fixation(thought, region_about(spot, case.scene)))
         thought = conclusion(label, Reading(None, decisive=False))
     if tool is None:
         return Trajectory(tuple(looks), thought, case.answer)
@@ -74,9 +74,9 @@ def taught_path(case: Case, policy: HuggingFacePolicy, seed: int, tool: Measure 
 class Taught(Dataset[tuple[Episode, Episode] | None]):
     """Of each volume an episode with the tool and the same scan without; None where the tool is wrong."""
 
-    def __init__(self, cases: Dataset[Case], policy: HuggingFacePolicy, seed: int) -> None:
+    def __init__(self, cases: Dataset[Case], policy: HuggingFacePolicy) -> None:
         """Remember what is taught."""
-        self.cases, self.policy, self.seed = cases, policy, seed
+        self.cases, self.policy = cases, policy
 
     def __len__(self) -> int:
         """Number of volumes."""
@@ -85,7 +85,7 @@ class Taught(Dataset[tuple[Episode, Episode] | None]):
     def __getitem__(self, index: int) -> tuple[Episode, Episode] | None:
         """Write both episodes about one volume."""
         case = self.cases[index]
-        paths = [taught_path(case, self.policy, self.seed, tool) for tool in (Measure(), None)]
+        paths = [taught_path(case, self.policy, tool) for tool in (Measure(), None)]
         written = [write_episode(path, case, self.policy) for path in paths if path is not None]
         return (written[0], written[1]) if len(written) == 2 else None
 
