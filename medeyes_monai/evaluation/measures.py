@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from medeyes_monai.metrics import (
     laterality,
     look_curve,
     look_gains,
+    marked_findings,
     score,
 )
 from medeyes_monai.metrics.faithfulness import BLANKED, MIRRORED
@@ -49,6 +51,7 @@ class Measured:
         families: Share of right answers by the chosen protocol, by family.
         majority: The same of always giving the answer that was most frequent in training; or None.
         grounding: Looks against what is marked; None where nothing is.
+        sought: The same without what only looks like it; None where that is not told.
         progression: How looks go on.
         curve: Score by the number of looks that are allowed.
         gains: What each look adds to the probability of the reference answer; empty where it is not known.
@@ -66,6 +69,7 @@ class Measured:
     families: Mapping[str, Share]
     majority: Mapping[str, Share] | None
     grounding: Grounding | None
+    sought: Grounding | None
     progression: Progression
     curve: tuple[LookStep, ...]
     gains: tuple[LookGain, ...]
@@ -96,6 +100,7 @@ class Measured:
             "families": _shares(self.families),
             "majority": None if self.majority is None else _shares(self.majority),
             "grounding": None if self.grounding is None else self.grounding.to_dict(),
+            "sought": None if self.sought is None else self.sought.to_dict(),
             "progression": self.progression.to_dict()
             | {
                 "by_looks": steps,
@@ -119,6 +124,7 @@ def measure(
     also: Sequence[str] = (),
     conditions: Mapping[str, Sequence[Record]] | None = None,
     gaze_families: Collection[str] | None = None,
+    look_alikes: Collection[str] = (),
     looks: int = 4,
     risk: float = 0.1,
     majority: Mapping[str, Share] | None = None,
@@ -131,6 +137,7 @@ def measure(
         also: Further protocols; one that does not fit the questions is left out and said.
         conditions: Records of the same questions under conditions, by name.
         gaze_families: Families whose looks are compared with what is marked; None for all.
+        look_alikes: Words of the labels of findings that only look like what is sought.
         looks: Largest k of ``hit@k``.
         risk: Largest share of wrong answers among those that are given, for abstention.
         majority: Shares by family of the majority answer.
@@ -152,6 +159,7 @@ def measure(
         families=_families(records, chosen),
         majority=majority,
         grounding=_grounding(records, looks, gaze_families, notes),
+        sought=_grounding(records, looks, gaze_families, notes, look_alikes) if look_alikes else None,
         progression=_progression(records),
         curve=look_curve(_cut_runs(chosen)),
         gains=_gains(records, notes),
@@ -204,13 +212,18 @@ def _families(records: Sequence[Record], chosen: Scores) -> dict[str, Share]:
 
 
 def _grounding(
-    records: Sequence[Record], looks: int, families: Collection[str] | None, notes: list[str]
+    records: Sequence[Record],
+    looks: int,
+    families: Collection[str] | None,
+    notes: list[str],
+    look_alikes: Collection[str] = (),
 ) -> Grounding | None:
-    metric = GroundingMetric(looks=looks, families=families)
+    metric = GroundingMetric(partial(marked_findings, look_alikes=look_alikes), looks, families=families)
     metric(*cases_and_episodes(records))
     found = metric.aggregate()
     if not found.count:
-        notes.append("grounding: the data mark nothing in these images")
+        but = f" but {', '.join(look_alikes)}" if look_alikes else ""
+        notes.append(f"grounding: the data mark nothing in these images{but}")
     return found if found.count else None
 
 

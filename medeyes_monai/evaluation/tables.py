@@ -28,6 +28,10 @@ def tables_of(found: Measured) -> dict[str, Table]:
     tables = {"Counts": _counts(found), "Answers": _answers(found), "Answers by family": _families(found)}
     if found.grounding is not None:
         tables["Looks against what is marked"] = _figures(found.grounding.figures, percent=True)
+    if found.sought is not None:
+        tables["Looks against what is sought, without what looks like it"] = _figures(
+            found.sought.figures, percent=True
+        )
     tables["How looks go on"] = _figures(found.progression.figures, percent=False)
     tables["Answers given within so many looks"] = look_table(found.curve)
     if found.gains:

@@ -67,6 +67,7 @@ def write_evaluation(
     also: Sequence[str] = (),
     training: Any = None,
     gaze_families: Collection[str] | None = None,
+    look_alikes: Collection[str] = (),
     looks: int = 4,
     risk: float = 0.1,
     title: str = "MedEyes, evaluated",
@@ -84,6 +85,7 @@ def write_evaluation(
         training: Data set whose most frequent answers are the majority baseline; None for none. Where it has
             ``items``, its images are not read.
         gaze_families: Families whose looks are compared with what is marked; None for all.
+        look_alikes: Words of the labels of findings that only look like what is sought.
         looks: Largest k of ``hit@k``.
         risk: Largest share of wrong answers among those that are given.
         title: Headline of the page.
@@ -102,6 +104,7 @@ def write_evaluation(
         also=also,
         conditions={name: other.records for name, other in (conditions or {}).items()},
         gaze_families=gaze_families,
+        look_alikes=look_alikes,
         looks=looks,
         risk=risk,
         majority=None if training is None else _majority(training, records, evaluator.preset),

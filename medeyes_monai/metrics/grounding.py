@@ -126,9 +126,15 @@ class GroundingMetric(EpisodeFigures):
         return Grounding(MappingProxyType(figures), looked.count, looked.count - seen)
 
 
-def marked_findings(case: Case) -> list[Box]:
-    """Return the boxes of a scene's subtle findings, those that only a close look shows."""
-    return [finding.box for finding in case.scene.findings if finding.subtle]
+def marked_findings(case: Case, look_alikes: Collection[str] = ()) -> list[Box]:
+    """Return the boxes of a scene's subtle findings, those that only a close look shows.
+
+    Args:
+        case: The question.
+        look_alikes: Words of the labels of findings that only look like what is sought, and are left out.
+    """
+    marked = [finding for finding in case.scene.findings if finding.subtle]
+    return [finding.box for finding in marked if not set(finding.label.split()) & set(look_alikes)]
 
 
 def agreement(looks: Sequence[Box], truth: Truth) -> tuple[float, float]:

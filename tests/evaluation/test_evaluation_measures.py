@@ -52,6 +52,12 @@ def test_a_run_is_measured_as_worked_by_hand(tmp_path):
     # the look lies in the left half: it hits where that is the bright one
     assert found.grounding.figures["first_look"].value == 0.5
     assert found.grounding.figures["iou"].value == 0.5 * (40 * 40) / (40 * 80)
+    assert found.sought is None
+    sought = measure(evaluator.records, look_alikes=["dark"]).sought
+    assert sought.to_dict() == found.grounding.to_dict()
+    nothing = measure(evaluator.records, look_alikes=["bright"])
+    assert nothing.sought is None
+    assert "grounding: the data mark nothing in these images but bright" in nothing.notes
     assert [(step.looks, step.score.value) for step in found.curve] == [(0, 0.0), (1, 3 / 8)]
     assert found.calibration.ece == pytest.approx(7 / 8 * abs(0.9 - 3 / 7))
     assert found.scores["llava-med"].preset == "llava-med"

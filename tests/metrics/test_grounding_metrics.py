@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from metric_cases import case, episode
 
 from medeyes_monai.errors import ConfigError, GeometryError
 from medeyes_monai.geometry import Box
-from medeyes_monai.metrics import GroundingMetric, agreement, is_hit
+from medeyes_monai.metrics import GroundingMetric, agreement, is_hit, marked_findings
 from medeyes_monai.metrics.regions import overlap_of_regions, pieces, size_of
 from medeyes_monai.scenes import Finding
 
@@ -182,6 +183,15 @@ def test_subtle_findings_and_chosen_families_are_what_counts():
     assert result.count == 0
     assert math.isnan(result.figures["iou"].value)
     assert result.to_dict()["figures"]["iou"]["value"] is None
+
+
+def test_a_look_at_what_only_looks_like_it_does_not_count():
+    marked = [Finding(LESION, "large solid"), Finding(RIVAL, "small benign")]
+    metric = GroundingMetric(partial(marked_findings, look_alikes=["benign"]))
+    metric([episode("a", RIVAL), episode("b", RIVAL, LESION)], [case(key, findings=marked) for key in "ab"])
+    found = metric.aggregate().figures
+    assert (found["first_look"].value, found["hit@1"].value, found["hit@2"].value) == (0.0, 0.0, 0.5)
+    assert found["found"].value == 0.5
 
 
 def test_settings_that_mean_nothing_are_refused():
