@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import nibabel
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,7 +19,7 @@ from medeyes_monai.navigator import Decision
 from medeyes_monai.scenes import Case
 from medeyes_monai.trajectory import Episode, Fixation, Trajectory
 
-__all__ = ["Focus", "Grid", "Place"]
+__all__ = ["Focus", "Grid", "Place", "painted"]
 
 Point = tuple[float, float, float]
 
@@ -29,17 +31,39 @@ class Grid:
     Args:
         shape: ``(X, Y)`` or ``(X, Y, Z)``. Unit: voxels.
         affine: 4x4, from voxel indices to millimetres of the RAS+ world.
+        original_affine: That of the file, 4x4, where the image says it; of it, only the axes are read.
     """
 
     shape: tuple[int, ...]
     affine: Affine
+    original_affine: Affine | None = None
 
     @classmethod
     def of(cls, image: Any) -> Grid:
         """Return the grid of a channel-first image; without an affine, voxels of 1 mm at the origin."""
         affine = getattr(image, "affine", None)
-        matrix = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
-        return cls(tuple(int(n) for n in image.shape[1:]), to_affine_nd(3, matrix))
+        original = getattr(image, "meta", {}).get("original_affine")
+        return cls(
+            tuple(int(n) for n in image.shape[1:]),
+            np.eye(4) if affine is None else _solid(affine),
+            None if original is None else _solid(original),
+        )
+
+    def as_stored(self) -> Grid:
+        """Return the same voxels with the axes of the file; as they are where the file's are not known.
+
+        Example:
+            >>> turned = Grid((9, 8, 7), np.eye(4), original_affine=np.diag([-1.0, 1.0, 1.0, 1.0]))
+            >>> turned.as_stored().affine[0].tolist()
+            [-1.0, 0.0, 0.0, 8.0]
+        """
+        if self.original_affine is None or len(self.shape) == 2:
+            return self
+        axes = [nibabel.io_orientation(affine) for affine in (self.affine, self.original_affine)]
+        turn = nibabel.orientations.ornt_transform(*axes)
+        shape = tuple(self.shape[axis] for axis in np.argsort(turn[:, 0]))
+        affine = self.affine @ nibabel.orientations.inv_ornt_aff(turn, self.shape)
+        return replace(self, shape=shape, affine=affine)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,20 +142,31 @@ class Focus:
             )
         )
 
-    def focus_map(self) -> MetaTensor:
-        """Return how surely each voxel of the image was looked at closely.
+    def as_stored(self) -> Focus:
+        """Return the same result with boxes and map on the grid of the file, see :meth:`Grid.as_stored`."""
+        return replace(self, grid=self.grid.as_stored())
 
-        A voxel has the largest confidence of the looks that hold it, 1 for a look to which no expert gave
-        any. It is made on demand: of a large study it is as large as the study.
+    def focus_map(self) -> MetaTensor:
+        """Return how surely each voxel of the image was looked at closely, see :attr:`sureness`.
+
+        It is made on demand: of a large study it is as large as the study.
 
         Returns:
-            ``(1, X, Y[, Z])`` on the grid of the image as it was handed over, float32 in [0, 1].
+            ``(1, X, Y[, Z])`` on the grid of the image as it was handed over, float32 in [0, 1]. Its ``meta``
+            lets :func:`~medeyes_monai.io.as_stored` turn it to the axes of the file, where those are known.
         """
-        values = torch.zeros((1, *self.grid.shape), dtype=torch.float32)
-        for look, box in zip(self.trajectory.fixations, self.boxes, strict=True):
-            region = values[0][box.slices]
-            region.clamp_(min=1.0 if look.confidence is None else float(look.confidence))
-        return MetaTensor(values, affine=torch.as_tensor(self.grid.affine))
+        values = torch.from_numpy(painted(Box.whole(self.grid.shape), self.sureness, np.float32))[None]
+        original = self.grid.original_affine
+        meta = {} if original is None else {"original_affine": original}
+        return MetaTensor(values, affine=torch.as_tensor(self.grid.affine), meta=meta)
+
+    @property
+    def sureness(self) -> tuple[tuple[Box, float], ...]:
+        """Where the looks went with their confidence, the surest last; 1 where no expert gave any."""
+        sure = (
+            1.0 if look.confidence is None else float(look.confidence) for look in self.trajectory.fixations
+        )
+        return tuple(sorted(zip(self.boxes, sure, strict=True), key=lambda one: one[1]))
 
     def _box(self, box: Box) -> Box:
         if box.ndim == 2:
@@ -139,6 +174,34 @@ class Focus:
         image: Any = self.case.scene
         source = np.asarray(image.image.affine if hasattr(image, "image") else image.affine, dtype=np.float64)
         return carry_box(box, source, self.grid.affine)
+
+
+def painted(
+    part: Box, regions: Sequence[tuple[Box, float]], dtype: type[np.number[Any]]
+) -> npt.NDArray[Any]:
+    """Return a part of a grid in which some boxes have a value, later ones over earlier ones, the rest 0.
+
+    Args:
+        part: The part, of whose extent the array is.
+        regions: Boxes and their values. Unit: voxels of the grid.
+        dtype: Type of the array.
+
+    Example:
+        >>> painted(Box((2, 0), (5, 1)), [(Box((0, 0), (4, 4)), 1), (Box((3, 0), (4, 1)), 2)], np.int16).T
+        array([[1, 2, 0]], dtype=int16)
+    """
+    values = np.zeros(part.extent, dtype)
+    for box, value in regions:
+        inside = box.intersection(part)
+        if inside is not None:
+            values[inside.moved([-n for n in part.start]).slices] = value
+    return values
+
+
+def _solid(affine: Any) -> Affine:
+    """Return an affine of a picture or a volume as 4x4."""
+    matrix: Affine = to_affine_nd(3, np.asarray(affine, dtype=np.float64))
+    return matrix
 
 
 def _place(number: int, box: Box, affine: Affine, look: Fixation, finding: str) -> Place:

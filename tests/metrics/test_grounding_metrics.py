@@ -188,7 +188,10 @@ def test_subtle_findings_and_chosen_families_are_what_counts():
 def test_a_look_at_what_only_looks_like_it_does_not_count():
     marked = [Finding(LESION, "large solid"), Finding(RIVAL, "small benign")]
     metric = GroundingMetric(partial(marked_findings, look_alikes=["benign"]))
-    metric([episode("a", RIVAL), episode("b", RIVAL, LESION)], [case(key, findings=marked) for key in "ab"])
+    metric(
+        [episode("a", boxes=[RIVAL]), episode("b", boxes=[RIVAL, LESION])],
+        [case(key, findings=marked) for key in "ab"],
+    )
     found = metric.aggregate().figures
     assert (found["first_look"].value, found["hit@1"].value, found["hit@2"].value) == (0.0, 0.0, 0.5)
     assert found["found"].value == 0.5
