@@ -1,6 +1,8 @@
 """What leaves the package: maps, boxes, markups and JSON at the right place; pages; studies on disk."""
 
+import itertools
 import json
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -14,14 +16,14 @@ from searched import QUESTION, Counting, ball, oriented
 
 from medeyes_monai.errors import GeometryError, UnreadableImageError
 from medeyes_monai.experts import BlobExpert
-from medeyes_monai.focus import Focus, Grid, read_markups, write_focus
+from medeyes_monai.focus import Focus, Grid, read_markups, world_of, write_focus
 from medeyes_monai.geometry import Box, to_world
 from medeyes_monai.inferers import FocusInferer
-from medeyes_monai.io import open_volume, read_volume
+from medeyes_monai.io import as_stored, open_volume, read_volume
 from medeyes_monai.navigator import Navigator
 from medeyes_monai.reports import write_focus_report
 from medeyes_monai.reports.planes import draw_path, draw_planes
-from medeyes_monai.scenes import Case, ImageScene, VolumeScene
+from medeyes_monai.scenes import Case, ImageScene, StreamedScene, VolumeScene
 from medeyes_monai.trajectory import Fixation, Trajectory
 
 
@@ -82,6 +84,55 @@ def test_markups_maps_and_json_come_back_to_the_same_place(tmp_path, flips):
         np.testing.assert_allclose(look["corners_mm"][1], to_world(there.stop, affine), atol=0.01)
 
 
+WAYS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+
+
+@pytest.mark.parametrize("as_scene", [False, True], ids=["volume", "scene"])
+@pytest.mark.parametrize("codes", ["PIR", "LPS", "RAS", "IRP"])
+def test_all_files_are_on_the_grid_of_the_file_that_was_read(tmp_path, codes, as_scene):
+    voxels, box = np.full((40, 30, 20), -900, np.int16), Box((10, 5, 6), (18, 13, 12))
+    voxels[box.slices] = 200
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([WAYS[letter] for letter in codes]).T * (0.8, 1.1, 2.5)
+    affine[:3, 3] = (31.0, -12.5, 400.0)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "a.nii.gz")
+    volume = read_volume(tmp_path / "a.nii.gz")
+    focus = found(VolumeScene(volume, key="a") if as_scene else volume)
+    heat, numbers, markups, told = write_focus(focus, tmp_path, "case")
+    content = json.loads(told.read_text())
+    for file in (heat, numbers):
+        loaded = nibabel.load(file)
+        assert loaded.shape == voxels.shape
+        np.testing.assert_allclose(loaded.affine, affine, atol=1e-4)
+    assert content["shape"] == list(voxels.shape)
+    np.testing.assert_allclose(content["affine"], affine, atol=1e-6)
+
+    values = nibabel.load(heat).get_fdata(dtype=np.float32)
+    assert values[tuple(int(c) for c in box.centre)] > 0
+    turned = focus.focus_map()
+    back = as_stored(turned)
+    assert turned.shape[1:] == focus.grid.shape
+    assert np.array_equal(back[0].numpy(), values)
+    np.testing.assert_allclose(back.affine, affine, atol=1e-6)
+
+    grid = Grid(voxels.shape, affine)
+    assert focus.boxes
+    for look, there, handed in zip(content["looks"], read_markups(markups, grid), focus.boxes, strict=True):
+        assert Box.from_corners(look["box"]) == there
+        assert (values[there.slices] > 0).all()
+        ends = eight(there, loaded.affine)
+        for end in eight(handed, focus.grid.affine):
+            assert np.linalg.norm(np.subtract(ends, end), axis=1).min() < 0.01
+        np.testing.assert_allclose(look["centre_mm"], to_world(there.centre, affine), atol=0.01)
+    page = write_focus_report(tmp_path, [focus], title="T").read_text()
+    assert ", ".join(map(str, content["looks"][0]["box"])) in page
+
+
+def eight(box, affine):
+    """The corners of a box in millimetres."""
+    return [to_world(corner, affine) for corner in itertools.product(*zip(box.start, box.stop, strict=True))]
+
+
 def test_a_pictures_looks_are_a_volume_one_slice_thick(tmp_path):
     image = np.full((1, 200, 160), 40, np.uint8)
     image[:, 130:150, 40:60] = 250
@@ -102,6 +153,51 @@ def test_of_nested_looks_the_map_has_the_surer_and_the_labels_have_the_smaller(t
     values, labels = nibabel.load(heat).get_fdata(), np.asarray(nibabel.load(numbers).dataobj)
     assert np.allclose([values[15, 15, 0], values[30, 30, 0], values[50, 50, 0]], [0.9, 0.4, 0])
     assert [labels[15, 15, 0], labels[30, 30, 0], labels[50, 50, 0]] == [1, 2, 0]
+
+
+class Empty:
+    """A large study in which nothing is, on no disk."""
+
+    shape, affine = (192, 192, 200), np.diag([-1.0, -1.0, 2.0, 1.0])
+
+    def read(self, start, stop):
+        affine = self.affine.copy()
+        affine[2, 3] += 2.0 * start
+        image = torch.zeros(1, 192, 192, stop - start, dtype=torch.int16)
+        return MetaTensor(image, affine=torch.as_tensor(affine))
+
+
+def test_the_files_of_a_study_larger_than_memory_are_packed_a_few_slices_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("medeyes_monai.focus.export.AT_ONCE", 7 * 192 * 192)
+    scene = StreamedScene(Empty(), key="a", window="lung")
+    looks = Box((20, 30, 60), (90, 70, 190)), Box((40, 40, 100), (60, 60, 120))
+    path = Trajectory(tuple(Fixation("", box, confidence=0.25 * n) for n, box in enumerate(looks, start=1)))
+    focus = Focus(Case("q", scene, QUESTION), Grid(scene.shape, scene.affine), path, "max_steps", seconds=0.0)
+    tracemalloc.start()
+    heat, numbers, _, told = write_focus(focus, tmp_path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 * 2**20  # the map has 28 MiB
+    assert json.loads(told.read_text()) == world_of(focus)
+    values, labels = nibabel.load(heat), np.asarray(nibabel.load(numbers).dataobj)
+    assert values.get_data_dtype() == np.float32
+    assert np.array_equal(values.dataobj, focus.focus_map()[0].numpy())
+    assert np.array_equal(labels > 0, np.asarray(values.dataobj) > 0)
+    assert (labels[looks[1].slices] == 2).all()
+
+
+def test_the_page_of_a_study_on_disk_has_the_planes_of_one_in_memory(tmp_path):
+    volume, _ = ball()
+    nibabel.save(nibabel.Nifti1Image(volume[0].numpy(), volume.affine.numpy()), tmp_path / "a.nii")
+    window = {"window": (-400, 1200)}
+    whole = VolumeScene(read_volume(tmp_path / "a.nii"), key="a", **window)
+    streamed = StreamedScene(open_volume(tmp_path / "a.nii"), key="a", **window)
+    (look,) = found(whole, 1).trajectory.boxes
+    assert np.array_equal(draw_planes(streamed, look, 1), draw_planes(whole, look, 1))
+    assert np.array_equal(draw_path(streamed, [look]), draw_path(whole, [look]))
+    focus = found(streamed)
+    page = write_focus_report(tmp_path, [focus], title="T").read_text()
+    assert page.count('class="planes"') == 1 + len(focus.boxes)
 
 
 @pytest.mark.parametrize(

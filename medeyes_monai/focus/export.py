@@ -113,13 +113,13 @@ def _nifti(grid: Grid, regions: Sequence[tuple[Box, float]], dtype: type[np.numb
 
 def _slabs(shape: Sequence[int]) -> Iterator[Box]:
     """Iterate over a grid in the order in which a NIfTI file has its slices; a picture is one."""
-    columns, rows, *slices = shape
-    if not slices:
+    if len(shape) == 2:
         yield Box.whole(shape)
         return
+    columns, rows, slices = shape
     thick = max(1, AT_ONCE // (columns * rows))
-    for low in range(0, *slices, thick):
-        yield Box((0, 0, low), (columns, rows, min(low + thick, *slices)))
+    for low in range(0, slices, thick):
+        yield Box((0, 0, low), (columns, rows, min(low + thick, slices)))
 
 
 def _json(content: dict[str, Any]) -> bytes:

@@ -176,9 +176,7 @@ class Focus:
         return carry_box(box, source, self.grid.affine)
 
 
-def painted(
-    part: Box, regions: Sequence[tuple[Box, float]], dtype: type[np.number[Any]]
-) -> npt.NDArray[Any]:
+def painted(part: Box, regions: Sequence[tuple[Box, float]], dtype: type[np.number[Any]]) -> npt.NDArray[Any]:
     """Return a part of a grid in which some boxes have a value, later ones over earlier ones, the rest 0.
 
     Args:

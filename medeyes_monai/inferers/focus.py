@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, overload
 
 from monai.inferers import Inferer
@@ -26,6 +27,8 @@ __all__ = ["FocusInferer"]
 
 SIDE_BY_SIDE = 128
 """Most episodes that a policy writes at a time."""
+MakeAsked = Callable[[], Asked]
+"""Makes the scene of an image that was handed over, when its turn has come."""
 
 
 class FocusInferer(Inferer):
@@ -42,8 +45,8 @@ class FocusInferer(Inferer):
         expert: Who scans and drills; None leaves everything to the policy.
         max_looks: Most looks, the expert's and the policy's together.
         expert_looks: Most looks of the expert where there is a policy; None: half of them, rounded up.
-        max_seconds: Time for one image. No look is begun after it; what was begun is finished, and a coarse
-            pass leaves out the slabs that are left. None: any time.
+        max_seconds: Time for one image, from before its scene is made. No look is begun after it; what was
+            begun is finished, and a coarse pass leaves out the slabs that are left. None: any time.
         navigator: Makes the navigator, called with the expert and ``max_steps``: ``Navigator`` with a reader,
             thresholds and the like bound (``_mode_: callable`` in a bundle's configuration).
         slab_mm: Thickness of a slab of the coarse pass. Unit: millimetres.
@@ -152,11 +155,11 @@ class FocusInferer(Inferer):
         questions = [question] * len(images) if isinstance(question, str) else list(question)
         if len(questions) != len(images) or not all(asked.strip() for asked in questions):
             raise ConfigError(f"{len(images)} images need a question each, got {questions}")
-        asked = [
-            self._asked(number, image, words, tuple(options))
+        makers = [
+            partial(self._asked, number, image, words, tuple(options))
             for number, (image, words) in enumerate(zip(images, questions, strict=True))
         ]
-        found = self._found(asked, network)
+        found = self._found(makers, network)
         return found if batched else found[0]
 
     def _asked(self, number: int, image: Any, question: str, options: tuple[str, ...]) -> Asked:
@@ -172,37 +175,38 @@ class FocusInferer(Inferer):
     def _written(self, cases: Sequence[Case], network: Policy | None) -> list[Episode]:
         if network is None:
             raise ConfigError("questions are answered by a policy; pass it as network")
-        found = self._found([Asked(case, grid_of(case.scene)) for case in cases], network)
+        found = self._found([partial(Asked, case, grid_of(case.scene)) for case in cases], network)
         return [
             replace(focus.episode, trajectory=focus.trajectory)
             for focus in found
             if focus.episode is not None
         ]
 
-    def _found(self, asked: Sequence[Asked], network: Policy | None) -> list[Focus]:
+    def _found(self, makers: Sequence[MakeAsked], network: Policy | None) -> list[Focus]:
         """Search image by image; where time is no matter, the policy looks at all images side by side."""
         if network is None or self.max_seconds is not None:
-            return [self._one(one, network) for one in asked]
-        starts = range(0, len(asked), SIDE_BY_SIDE)
-        return [focus for n in starts for focus in self._together(asked[n : n + SIDE_BY_SIDE], network)]
+            return [self._one(make, network) for make in makers]
+        starts = range(0, len(makers), SIDE_BY_SIDE)
+        return [focus for n in starts for focus in self._together(makers[n : n + SIDE_BY_SIDE], network)]
 
-    def _together(self, asked: Sequence[Asked], network: Policy) -> list[Focus]:
-        begun = [self._searched(one, _Watch(self.clock), network) for one in asked]
+    def _together(self, makers: Sequence[MakeAsked], network: Policy) -> list[Focus]:
+        begun = [self._searched(make, _Watch(self.clock), network) for make in makers]
         watch = _Watch(self.clock)
-        episodes = self._episodes(network, [one.case for one in asked], [focus.trajectory for focus in begun])
+        episodes = self._episodes(network, begun)
         pairs = zip(begun, episodes, strict=True)
         return [_finished(focus, episode, focus.seconds + watch.passed, False) for focus, episode in pairs]
 
-    def _one(self, asked: Asked, network: Policy | None) -> Focus:
+    def _one(self, make: MakeAsked, network: Policy | None) -> Focus:
         watch = _Watch(self.clock, self.max_seconds)
-        focus = self._searched(asked, watch, network)
+        focus = self._searched(make, watch, network)
         if network is None:
             return focus
-        (episode,) = self._episodes(network, [asked.case], [focus.trajectory], watch.is_over)
+        (episode,) = self._episodes(network, [focus], watch.is_over)
         return _finished(focus, episode, watch.passed, watch.is_over())
 
-    def _searched(self, asked: Asked, watch: _Watch, network: Policy | None) -> Focus:
-        """Let the expert search; without one, nothing has been looked at yet."""
+    def _searched(self, make: MakeAsked, watch: _Watch, network: Policy | None) -> Focus:
+        """Make the scene, and let the expert search; without one, nothing has been looked at yet."""
+        asked = make()
         if self.expert is None:
             return Focus(asked.case, asked.grid, Trajectory(), "", watch.passed)
         expert = SlabExpert(self.expert, filter_fn=self.filter_fn, stop=watch.is_over, **self.slabs)
@@ -216,19 +220,18 @@ class FocusInferer(Inferer):
     def _episodes(
         self,
         network: Policy,
-        cases: Sequence[Case],
-        paths: Sequence[Trajectory],
+        begun: Sequence[Focus],
         stop: Callable[[], bool] | None = None,
     ) -> list[Episode]:
         return rollout(
             network,
-            cases,
+            [focus.case for focus in begun],
             draws=1,
             max_looks=self.max_looks,
             max_turn_tokens=self.max_turn_tokens,
             greedy=True,
             tools=self.tools,
-            begun=[Trajectory(path.fixations) for path in paths],
+            begun=[Trajectory(focus.trajectory.fixations) for focus in begun],
             stop=stop,
         )
 

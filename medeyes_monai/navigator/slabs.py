@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -41,7 +42,8 @@ class SlabExpert:
 
     Args:
         expert: Who scans and drills.
-        slab_mm: Thickness of a slab. A volume that is not thicker is scanned as a whole.
+        slab_mm: Thickness of a slab. A volume that is not thicker is scanned as a whole; of one that is not
+            in memory, all of it is then read at once.
         overlap: Share of a slab that the next one repeats, in [0, 1).
         filter_fn: Tells which slabs are scanned, by their voxels and place; None: all.
         stop: Asked before each slab but the first; True leaves out the rest.
@@ -90,7 +92,7 @@ class SlabExpert:
         """Return what the expert proposes in the slabs that are kept, best first.
 
         Raises:
-            ConfigError: If a volume has no method ``part``.
+            ConfigError: If a volume of several slabs has no method ``part``, or ``filter_fn`` no voxels.
             ExpertError: If the expert breaks its contract.
         """
         asked = (id(scene), query)
@@ -100,11 +102,11 @@ class SlabExpert:
 
     def drill(self, scene: Scene, box: Box, query: str) -> Verdict:
         """Judge one region as the expert does; of a volume that is not in memory, on the part around it."""
-        if hasattr(scene, "image") or not hasattr(scene, "part"):
+        if not _is_streamed(scene):
             return checked.drill(self.expert, scene, box, query)
         around = box.expand(scene.shape, factor=SURROUNDINGS)
         there = box.moved([-a for a in around.start])
-        return checked.drill(self.expert, scene.part(around), there, query)
+        return checked.drill(self.expert, _part(scene, around), there, query)
 
     def _scan(self, scene: Scene, query: str) -> tuple[Candidate, ...]:
         if len(scene.shape) == 2:
@@ -114,7 +116,7 @@ class SlabExpert:
         for number, slab in enumerate(slabs):
             if number and self.stop():
                 break
-            part = scene if len(slabs) == 1 else _part(scene, slab)
+            part = scene if len(slabs) == 1 and not _is_streamed(scene) else _part(scene, slab)
             if self._is_kept(part, slab):
                 scanned = checked.scan(self.expert, part, query)
                 found += [(slab, replace(one, box=in_whole(one.box, slab))) for one in scanned]
@@ -123,8 +125,13 @@ class SlabExpert:
     def _is_kept(self, part: Scene, slab: Box) -> bool:
         if self.filter_fn is None:
             return True
-        image: torch.Tensor = part.image.as_tensor()  # type: ignore[attr-defined]  # of parts of volumes
-        return bool(self.filter_fn(image[None], slab.start))
+        image: Any = getattr(part, "image", None)
+        if image is None:
+            raise ConfigError(
+                f"filter_fn tells by the voxels of a slab whether it is scanned, and {type(part).__name__} "
+                "shows none; leave it out, or take a VolumeScene"
+            )
+        return bool(self.filter_fn(image.as_tensor()[None], slab.start))
 
 
 def slabs_of(shape: Sequence[int], slice_mm: float, slab_mm: float, overlap: float) -> tuple[Box, ...]:
@@ -203,10 +210,15 @@ def _whole(group: Sequence[tuple[Box, Candidate]]) -> Candidate:
     return replace(best, box=Box(start, stop), mask=None)
 
 
-def _part(scene: Scene, slab: Box) -> Scene:
+def _is_streamed(scene: Scene) -> bool:
+    """Tell whether the voxels of a scene come part by part."""
+    return hasattr(scene, "part") and not hasattr(scene, "image")
+
+
+def _part(scene: Scene, box: Box) -> Scene:
     if not hasattr(scene, "part"):
         raise ConfigError(f"{type(scene).__name__} has no parts, which are scanned; take a VolumeScene")
-    part: Scene = scene.part(slab)
+    part: Scene = scene.part(box)
     return part
 
 

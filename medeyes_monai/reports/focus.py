@@ -12,15 +12,16 @@ from medeyes_monai.reports.gaze import draw_crop, draw_overview, look_words, png
 from medeyes_monai.reports.page import image_html, table_html, write_page
 from medeyes_monai.reports.paths import as_episode
 from medeyes_monai.reports.planes import draw_path, draw_planes
-from medeyes_monai.scenes import VolumeScene
+from medeyes_monai.scenes import StreamedScene, VolumeScene
 
 __all__ = ["write_focus_report"]
 
+VOLUMES = (VolumeScene, StreamedScene)
 LEGEND = (
     "Radiological orientation: R and L are the patient's right and left, A front, P back, S head, I feet. "
     "Numbered boxes are the looks in their order; grey lines are where the planes of a row cut each other. "
-    "Places are in millimetres of the RAS+ world. Boxes show where was looked, which is no proof of what an "
-    "answer rests on."
+    "Places are in millimetres of the RAS+ world, and in voxels of the file where its axes are known. Boxes "
+    "show where was looked, which is no proof of what an answer rests on."
 )
 
 
@@ -33,8 +34,8 @@ def write_focus_report(
 
     Args:
         directory: Folder to write into; made if it is missing.
-        results: What was found; one section for each. Planes are drawn of a ``VolumeScene``; of another scene
-            its overview and its looks.
+        results: What was found; one section for each. Planes are drawn of a ``VolumeScene``, and of a
+            ``StreamedScene``, whose study is read once for each; of another scene its overview and its looks.
         title: Headline.
         notes: Paragraphs under the headline.
 
@@ -42,7 +43,7 @@ def write_focus_report(
         Path of the page. It appears complete or not at all.
     """
     parts = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(note)}</p>" for note in (*notes, LEGEND))]
-    return write_page(directory, title, [*parts, *map(_result, results)])
+    return write_page(directory, title, [*parts, *(_result(focus.as_stored()) for focus in results)])
 
 
 def _result(focus: Focus) -> str:
@@ -59,7 +60,7 @@ def _result(focus: Focus) -> str:
 
 def _path(focus: Focus) -> str:
     scene, boxes = focus.case.scene, focus.trajectory.boxes
-    if isinstance(scene, VolumeScene):
+    if isinstance(scene, VOLUMES):
         return image_html(
             png_bytes(draw_path(scene, boxes)), "The looks in their order across slices", "planes"
         )
@@ -93,6 +94,6 @@ def _looks(focus: Focus) -> str:
 
 def _picture(focus: Focus, place: Place) -> str:
     scene, box, number = focus.case.scene, place.fixation.box, place.number
-    if isinstance(scene, VolumeScene):
+    if isinstance(scene, VOLUMES):
         return image_html(png_bytes(draw_planes(scene, box, number)), f"Planes of look {number}", "planes")
     return image_html(png_bytes(draw_crop(scene.look(box).pixels, number)), f"Look {number}", "crop")

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from medeyes_monai.errors import GeometryError
 from medeyes_monai.geometry import Box
 from medeyes_monai.reports.gaze import COLOURS
-from medeyes_monai.scenes import Panel, VolumeScene
+from medeyes_monai.scenes import Panel, StreamedScene, VolumeScene
 from medeyes_monai.trajectory import Picture
 
 __all__ = ["LETTERS", "draw_path", "draw_planes"]
@@ -32,7 +32,7 @@ GREY, WHITE = "#9a9a9a", "#ffffff"
 _Corners = tuple[float, float, float, float]
 
 
-def draw_planes(scene: VolumeScene, box: Box, number: int) -> Picture:
+def draw_planes(scene: VolumeScene | StreamedScene, box: Box, number: int) -> Picture:
     """Draw the three planes through the middle of a look, with its box and the traces of the other planes.
 
     Args:
@@ -61,7 +61,7 @@ def draw_planes(scene: VolumeScene, box: Box, number: int) -> Picture:
     return np.asarray(canvas)
 
 
-def draw_path(scene: VolumeScene, boxes: Sequence[Box]) -> Picture:
+def draw_path(scene: VolumeScene | StreamedScene, boxes: Sequence[Box]) -> Picture:
     """Draw a path across slices: boxes on a coronal plane, and beside it which slices each look took in.
 
     Args:

@@ -11,7 +11,7 @@ from monai.transforms import ScaleIntensityRange
 from medeyes_monai.errors import ConfigError, GeometryError
 from medeyes_monai.transforms.array import CT_WINDOWS, WindowIntensity
 
-__all__ = ["CT_TASKS", "Window", "grey_of"]
+__all__ = ["CT_TASKS", "ToGrey", "Window", "grey_of"]
 
 Window = str | Sequence[float] | Sequence[str | Sequence[float]] | None
 """A window's name, its (centre, width), the name of a task, three windows (red, green, blue), or None."""
@@ -30,6 +30,7 @@ MOST_SAMPLED = 2**20
 COLOURS = 3
 
 ToGrey = Callable[[torch.Tensor], torch.Tensor]
+"""From values, channel-first with one channel, to 0..255 with one or three channels."""
 
 
 def grey_of(window: Window, volume: torch.Tensor, key: str) -> ToGrey:

@@ -8,10 +8,11 @@ from typing import Any
 
 from monai.transforms import SpatialCrop
 
+from medeyes_monai.errors import GeometryError
 from medeyes_monai.geometry import Box
 from medeyes_monai.scenes.base import Finding
 
-__all__ = ["part_key", "part_of_findings", "part_of_image"]
+__all__ = ["box_on_slice", "part_key", "part_of_findings", "part_of_image"]
 
 
 def part_of_image(image: Any, box: Box) -> Any:
@@ -29,6 +30,20 @@ def part_of_findings(findings: Sequence[Finding], box: Box) -> tuple[Finding, ..
     """
     inside = ((finding, finding.box.intersection(box)) for finding in findings)
     return tuple(replace(finding, box=_from(shared, box)) for finding, shared in inside if shared is not None)
+
+
+def box_on_slice(box: Box, index: int, shape: Sequence[int], key: str) -> Box:
+    """Return the box one slice thick that a box with four numbers means on a slice of a volume.
+
+    Raises:
+        GeometryError: If the box does not have two axes or there is no such slice.
+    """
+    if box.ndim != 2 or not 0 <= index < shape[2]:
+        raise GeometryError(
+            f"{key}: a box on a slice has 2 axes and a slice from 0 to {shape[2] - 1}, "
+            f"got {box.ndim} axes and slice {index}"
+        )
+    return Box((*box.start, index), (*box.stop, index + 1))
 
 
 def part_key(key: str, box: Box) -> str:

@@ -28,7 +28,13 @@ LEAST_TILES = 3
 
 
 def check_settings(
-    patch: int, overview_pixels: int, look_pixels: int, slabs: int, look_slices: int, projection: str
+    patch: int,
+    overview_pixels: int,
+    look_pixels: int,
+    slabs: int,
+    look_slices: int,
+    projection: str,
+    projection_mm: float | None,
 ) -> None:
     """Refuse settings that no picture can be made with."""
     if min(patch, slabs, look_slices) < 1:
@@ -42,6 +48,8 @@ def check_settings(
         )
     if projection not in PROJECTIONS:
         raise ConfigError(f"unknown projection {projection!r}; choose one of {', '.join(PROJECTIONS)}")
+    if projection_mm is not None and not projection_mm > 0:
+        raise ConfigError(f"projection_mm is above 0, or None to project all of a slab; got {projection_mm}")
 
 
 def placed(image: npt.NDArray[np.generic] | torch.Tensor, key: str) -> MetaTensor:

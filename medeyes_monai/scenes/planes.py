@@ -13,7 +13,7 @@ from torch.nn import functional
 from medeyes_monai.scenes.sheet import PLANES, UPWARDS, Panel, Sheet
 from medeyes_monai.trajectory import Picture
 
-__all__ = ["PROJECTIONS", "Projection", "draw"]
+__all__ = ["PROJECTIONS", "Projection", "draw", "slices_in"]
 
 Projection = Literal["mip", "mean", "central"]
 """How the slices of a slab become one: the brightest voxel, the mean, or the middle slice alone."""
@@ -44,6 +44,7 @@ def draw(
     to_grey: Callable[[torch.Tensor], torch.Tensor],
     projection: Projection = "central",
     labels: bool = True,
+    most: int | None = None,
 ) -> Picture:
     """Draw the panels of a sheet; what no panel covers is black.
 
@@ -53,13 +54,14 @@ def draw(
         to_grey: From values of the volume ``(1, columns, rows)`` to ``(1 or 3, columns, rows)``, 0 to 255.
         projection: How the slices of a slab become one.
         labels: Whether panels that have a number show it.
+        most: Most slices that become one, about the middle of the slab; None: all.
 
     Returns:
         ``uint8 (rows, columns, 3)``.
     """
     picture = np.zeros((sheet.size[1], sheet.size[0], 3), np.uint8)
     for panel in sheet.panels:
-        grey = to_grey(_flat(volume, panel, projection)[None])
+        grey = to_grey(_flat(volume, panel, projection, most)[None])
         columns, rows = panel.place.extent
         pixels = _resized(grey.float(), (columns, rows)).round().clamp(0, WHITE).to(torch.uint8)
         (left, top), (right, bottom) = panel.place.start, panel.place.stop
@@ -69,13 +71,24 @@ def draw(
     return picture
 
 
-def _flat(volume: torch.Tensor, panel: Panel, projection: Projection) -> torch.Tensor:
+def slices_in(thickness_mm: float | None, slice_mm: float) -> int | None:
+    """Return how many slices a thickness is, at least one; None stays None.
+
+    Example:
+        >>> slices_in(10.0, 3.0), slices_in(1.0, 3.0)
+        (3, 1)
+    """
+    return None if thickness_mm is None else max(1, round(thickness_mm / slice_mm))
+
+
+def _flat(volume: torch.Tensor, panel: Panel, projection: Projection, most: int | None) -> torch.Tensor:
     """Return what a panel shows, ``(across, down)``, at the volume's own resolution."""
     across, down, through = PLANES[panel.plane]
     low, high = panel.region.start[through], panel.region.stop[through]
     window = list(panel.region.slices)
-    if projection == "central" or high - low == 1:
-        window[through] = slice((low + high) // 2, (low + high) // 2 + 1)
+    thick = 1 if projection == "central" else min(high - low, most or high - low)
+    first = (low + high) // 2 - thick // 2
+    window[through] = slice(first, first + thick)
     slab = volume[tuple(window)].permute(across, down, through)
     plane = slab.float().mean(dim=2) if projection == "mean" else slab.amax(dim=2)
     return plane.flip(1) if down == UPWARDS else plane

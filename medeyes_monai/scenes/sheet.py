@@ -42,7 +42,11 @@ class Panel:
     label: int | None = None
 
     def to_voxel(self, pixel: Sequence[float]) -> tuple[float, float, float]:
-        """Return the point in the middle of the slab under a point of the picture (both in edges)."""
+        """Return the point in the middle of the slab under a point of the picture (both in edges).
+
+        Which slice of the slab it was that drew the point, the picture does not say: the way back is exact
+        across and down, and through the picture to half the slab.
+        """
         across, down, through = PLANES[self.plane]
         point = list(self.region.centre)
         for axis, value, low, high in zip(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -15,17 +17,20 @@ from medeyes_monai.geometry import Box, spacing_of, within
 from medeyes_monai.geometry import to_world as point_to_world
 from medeyes_monai.geometry.affine import Affine
 from medeyes_monai.scenes.base import Finding, View
-from medeyes_monai.scenes.intensity import Window, grey_of
-from medeyes_monai.scenes.layout import contact_sheet, look_sheet
-from medeyes_monai.scenes.parts import part_key, part_of_findings, part_of_image
+from medeyes_monai.scenes.intensity import ToGrey, Window, grey_of
+from medeyes_monai.scenes.layout import contact_sheet, look_sheet, plane_sheet
+from medeyes_monai.scenes.parts import box_on_slice, part_key, part_of_findings, part_of_image
 from medeyes_monai.scenes.placing import turned
-from medeyes_monai.scenes.planes import draw
-from medeyes_monai.scenes.sheet import Panel, Sheet
+from medeyes_monai.scenes.planes import Projection, draw, slices_in
+from medeyes_monai.scenes.sheet import PLANES, Plane, Sheet
 from medeyes_monai.scenes.volume import VolumeScene
 from medeyes_monai.trajectory import Picture
 from medeyes_monai.transforms.array import RegionCrop
 
 __all__ = ["SlabSource", "StreamedScene"]
+
+AT_ONCE = 16
+"""Slices that are read at a time where the whole study is gone through."""
 
 
 class SlabSource(Protocol):
@@ -82,12 +87,10 @@ class StreamedScene:
         **settings: Any,
     ) -> None:
         """Lay out overview and looks by one slice; see the class."""
-        if window is None:
-            raise ConfigError(f"{key}: a volume that is read slab by slab needs a window, by name or numbers")
-        self._source, self._key, self._window, self._settings = source, key, window, settings
+        self._source, self._key = source, key
+        self._to_grey = _grey_of(window, key)
         first = VolumeScene(source.read(0, 1), key=key, window=window, **settings)
         self._views = first.settings
-        self._to_grey = grey_of(window, first.image.as_tensor()[0], key)
         x, y, _ = first.shape
         self._shape = (x, y, int(source.shape[2]))
         self._affine = np.asarray(first.image.affine, dtype=np.float64)
@@ -167,9 +170,53 @@ class StreamedScene:
             part_of_image(slab, there),
             key=part_key(self._key, inside),
             findings=part_of_findings(self._findings, inside),
-            window=self._window,
-            **self._settings,
+            **self._views,
         )
+
+    def planes(self, box: Box, side: int) -> tuple[Picture, Sheet]:
+        """Return three whole views of the volume; see ``VolumeScene.planes``. All slices are read for it.
+
+        Raises:
+            GeometryError: If the box is not inside the volume.
+        """
+        sheet = plane_sheet(self._shape, self._spacing, box, side)
+        thin: dict[Plane, list[torch.Tensor]] = {panel.plane: [] for panel in sheet.panels}
+        for low in range(0, self._shape[2], AT_ONCE):
+            slab = Box((0, 0, low), (*self._shape[:2], min(low + AT_ONCE, self._shape[2])))
+            voxels = self._slab(low, slab.stop[2]).as_tensor()[0]
+            for panel in sheet.panels:
+                if (inside := panel.region.intersection(slab)) is not None:
+                    cut = voxels[inside.moved((0, 0, -low)).slices]
+                    thin[panel.plane].append(cut.amax(PLANES[panel.plane][2], keepdim=True))
+        picture: Picture = np.zeros((sheet.size[1], sheet.size[0], 3), np.uint8)
+        for panel in sheet.panels:
+            volume = torch.cat(thin[panel.plane], dim=2)
+            alone = Sheet(sheet.size, (replace(panel, region=Box.whole(volume.shape)),))
+            picture = np.maximum(picture, draw(volume, alone, self._to_grey, "mip", labels=False))
+        return picture, sheet
+
+    def with_window(self, window: Window) -> StreamedScene:
+        """Return the same scene with other values shown as grey.
+
+        Args:
+            window: As of the class.
+
+        Raises:
+            ConfigError: If there is no window, or it is unknown.
+        """
+        other = copy.copy(self)
+        other._to_grey = _grey_of(window, self._key)
+        other._views = {**self._views, "window": window}
+        other.__dict__.pop("_overview", None)
+        return other
+
+    def on_slice(self, box: Box, index: int) -> Box:
+        """Return the box one slice thick that a box with four numbers means on a slice.
+
+        Raises:
+            GeometryError: If the box does not have two axes or there is no such slice.
+        """
+        return box_on_slice(box, index, self._shape, self._key)
 
     def to_world(self, box: Box) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return two opposite outer corners of a box in the world frame, RAS+. Unit: millimetres.
@@ -183,11 +230,12 @@ class StreamedScene:
 
     @cached_property
     def _overview(self) -> View:
+        most = slices_in(self._views["projection_mm"], self._spacing[2])
         picture: Picture = np.zeros((self.sheet.size[1], self.sheet.size[0], 3), np.uint8)
         for panel in self.sheet.panels:
             alone = Sheet(self.sheet.size, (panel,))
             (_, _, low), (_, _, high) = panel.region.start, panel.region.stop
-            picture = np.maximum(picture, self._drawn(alone, low, high, self._views["projection"]))
+            picture = np.maximum(picture, self._drawn(alone, low, high, self._views["projection"], most))
         picture.flags.writeable = False
         return View(picture, Box.whole(self._shape))
 
@@ -197,14 +245,17 @@ class StreamedScene:
             raise GeometryError(f"{self._key}: slices {start} to {stop} hold values that are not finite")
         return turned(slab)
 
-    def _drawn(self, sheet: Sheet, start: int, stop: int, projection: Any) -> Picture:
+    def _drawn(
+        self, sheet: Sheet, start: int, stop: int, projection: Projection, most: int | None = None
+    ) -> Picture:
         """Draw panels whose regions lie between two slices."""
-        moved = tuple(_moved(panel, start) for panel in sheet.panels)
+        moved = tuple(replace(panel, region=panel.region.moved((0, 0, -start))) for panel in sheet.panels)
         voxels = self._slab(start, stop).as_tensor()[0]
-        return draw(voxels, Sheet(sheet.size, moved), self._to_grey, projection, self._views["labels"])
+        return draw(voxels, Sheet(sheet.size, moved), self._to_grey, projection, self._views["labels"], most)
 
 
-def _moved(panel: Panel, by: int) -> Panel:
-    """Return a panel whose slices are counted from another one; its label stays."""
-    (x1, y1, z1), (x2, y2, z2) = panel.region.start, panel.region.stop
-    return Panel(panel.plane, panel.place, Box((x1, y1, z1 - by), (x2, y2, z2 - by)), panel.label)
+def _grey_of(window: Window, key: str) -> ToGrey:
+    """Return the map to grey, which has to be known without the voxels."""
+    if window is None:
+        raise ConfigError(f"{key}: a volume that is read slab by slab needs a window, by name or numbers")
+    return grey_of(window, torch.empty(0), key)

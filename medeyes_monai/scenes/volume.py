@@ -19,9 +19,9 @@ from medeyes_monai.scenes.base import Finding, View
 from medeyes_monai.scenes.content import digest_of
 from medeyes_monai.scenes.intensity import Window, grey_of
 from medeyes_monai.scenes.layout import contact_sheet, look_sheet, plane_sheet
-from medeyes_monai.scenes.parts import part_key, part_of_findings, part_of_image
+from medeyes_monai.scenes.parts import box_on_slice, part_key, part_of_findings, part_of_image
 from medeyes_monai.scenes.placing import carried, check_settings, placed, same_grid, turned
-from medeyes_monai.scenes.planes import Projection, draw
+from medeyes_monai.scenes.planes import Projection, draw, slices_in
 from medeyes_monai.scenes.sheet import Sheet
 from medeyes_monai.trajectory import Picture
 from medeyes_monai.transforms.array import RegionCrop
@@ -39,9 +39,11 @@ class VolumeScene:
     another grid of the same voxels with :func:`~medeyes_monai.geometry.carry_box`.
 
     **Overview.** A contact sheet of axial slabs in reading order, feet first. Each cell shows a whole slab,
-    is made of whole patches, and carries the number of the slab's middle slice. A policy points at it with
-    ``[x1, y1, z1, x2, y2, z2]`` in :attr:`frame`: x and y within a cell, whichever it is, and z in slice
-    numbers as labelled. A rectangle drawn on the sheet itself becomes a box by ``scene.sheet.region``.
+    is made of whole patches, and carries the number of the slab's middle slice. It hides where within the
+    slab something lies: a point of the sheet is a place to half a slab along z (``scene.sheet.to_voxel``
+    takes the middle), and a rectangle drawn on it a whole slab thick (``scene.sheet.region``). A policy
+    points with ``[x1, y1, z1, x2, y2, z2]`` in :attr:`frame`, x and y within a cell, whichever it is, and z
+    in slice numbers as labelled, which are exact.
 
     **Looks.** A box brings axial slices of its region and the coronal and sagittal plane through its centre,
     cut at native resolution and resized to the budget, all at one scale. A box one slice thick brings that
@@ -58,12 +60,15 @@ class VolumeScene:
         look_pixels: Most pixels of a look. A look is enlarged to this budget where its region is smaller.
         slabs: Most cells of the overview.
         projection: What a cell shows of its slab: ``"mip"``, ``"mean"`` or ``"central"``.
+        projection_mm: Thickness of what is projected, about the middle of a slab, such as 10 for a thin MIP;
+            None: the whole slab. What lies in a slab beside it is not in the overview. Unit: millimetres.
         look_slices: Axial slices of a look.
         context: Each side of a box that is looked at is multiplied by this.
         min_extent: Smallest side of a region, along the finest axis in voxels and along the others as
             many millimetres or just less. Not along z for a box one slice thick.
         window: A CT window's name or (centre, width); a task's name (``CT_TASKS``) or three windows, shown
-            as red, green and blue; None stretches between the 0.5th and 99.5th percentile.
+            as red, green and blue; None, for MR and the like, stretches between the 0.5th and 99.5th
+            percentile. Names are for Hounsfield units, and nobody checks that the values are.
         labels: Whether slice numbers are drawn.
         label_extent: Numbers drawn count so far along z, for a policy that speaks relative coordinates
             (1000); None: slices.
@@ -94,6 +99,7 @@ class VolumeScene:
         look_pixels: int = 64 * 64,
         slabs: int = 16,
         projection: Projection = "mip",
+        projection_mm: float | None = None,
         look_slices: int = 2,
         context: float = 1.0,
         min_extent: int = 32,
@@ -102,7 +108,7 @@ class VolumeScene:
         label_extent: int | None = None,
     ) -> None:
         """Turn the volume to the scene's axes and check the rest; see the class."""
-        check_settings(patch, overview_pixels, look_pixels, slabs, look_slices, projection)
+        check_settings(patch, overview_pixels, look_pixels, slabs, look_slices, projection, projection_mm)
         given = placed(image, key)
         self._key, self._labels = key, labels
         self._views: dict[str, Any] = {
@@ -111,6 +117,7 @@ class VolumeScene:
             "look_pixels": look_pixels,
             "slabs": slabs,
             "projection": projection,
+            "projection_mm": projection_mm,
             "look_slices": look_slices,
             "context": context,
             "min_extent": min_extent,
@@ -126,7 +133,6 @@ class VolumeScene:
         self._to_grey = grey_of(window, self._voxels, key)
         self._crop = RegionCrop(context, within(min_extent, self._spacing))
         self._look_settings = {"patch": patch, "max_pixels": look_pixels, "slices": look_slices}
-        self._projection: Projection = projection
         self._sheet = contact_sheet(
             self.shape,
             self._spacing,
@@ -282,12 +288,7 @@ class VolumeScene:
         Raises:
             GeometryError: If the box does not have two axes or there is no such slice.
         """
-        if box.ndim != 2 or not 0 <= index < self.shape[2]:
-            raise GeometryError(
-                f"{self._key}: a box on a slice has 2 axes and a slice from 0 to {self.shape[2] - 1}, "
-                f"got {box.ndim} axes and slice {index}"
-            )
-        return Box((*box.start, index), (*box.stop, index + 1))
+        return box_on_slice(box, index, self.shape, self._key)
 
     def to_world(self, box: Box) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return two opposite outer corners of a box in the world frame, RAS+. Unit: millimetres.
@@ -314,6 +315,7 @@ class VolumeScene:
 
     @cached_property
     def _overview(self) -> View:
-        pixels = draw(self._voxels, self._sheet, self._to_grey, self._projection, self._labels)
+        most = slices_in(self._views["projection_mm"], self._spacing[2])
+        pixels = draw(self._voxels, self._sheet, self._to_grey, self._views["projection"], self._labels, most)
         pixels.flags.writeable = False
         return View(pixels=pixels, box=Box.whole(self.shape))

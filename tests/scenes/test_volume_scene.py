@@ -13,6 +13,7 @@ from pydicom.data import get_testdata_file
 from medeyes_monai.errors import ConfigError, GeometryError
 from medeyes_monai.geometry import Box, carry_box, from_world, to_world
 from medeyes_monai.io import read_image, read_volume
+from medeyes_monai.protocol import parse_turn
 from medeyes_monai.scenes import BlankedScene, Finding, ImageScene, Scene, VolumeScene
 from medeyes_monai.scenes.planes import DIGITS
 
@@ -98,6 +99,36 @@ def test_sheet_voxels_and_millimetres_agree_for_every_orientation(codes, turn):
         assert to_world((*back[:2], centre[2]), affine) == pytest.approx(mm, abs=0.01)
         assert abs(back[2] - centre[2]) < half
         assert scene.sheet.to_pixel(back) == pytest.approx(pixel, abs=1e-6)
+
+
+@pytest.mark.parametrize("relative", [False, True], ids=["pixels", "thousandths"])
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_six_numbers_that_a_policy_says_come_back_from_millimetres_in_every_orientation(codes, relative):
+    """Only rounding to voxels moves a corner, by half a voxel at most; from there on all is exact."""
+    given_ = placed(np.zeros((1, 35, 39, 44), np.uint8), codes, (0.7, 1.3, 2.9), TURN)
+    scene = scene_of(given_)
+    frame = (1000,) * 3 if relative else scene.frame
+    assert relative or frame == (32, 32, scene.shape[2])  # coarser than the voxels, and along z the same
+    affine, source = scene.image.affine.numpy(), given_.affine.numpy()
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        low = [int(rng.integers(n // 2)) for n in frame]
+        spoken = [*low, *(a + int(rng.integers(n // 8, n // 2)) for a, n in zip(low, frame, strict=True))]
+        said = f'<reasoning>a</reasoning><action>{{"name":"Gaze","coordinate":{spoken}}}</action>'
+        box = parse_turn(said, frame).box.scale(frame, scene.shape)
+        for corner, meant in ((box.start, spoken[:3]), (box.stop, spoken[3:])):
+            exact = [v * n / f for v, n, f in zip(meant, scene.shape, frame, strict=True)]
+            assert np.abs(np.subtract(corner, exact)).max() <= 0.5
+        stored = carry_box(box, affine, source)  # where the inferer says that it looked
+        ends = [from_world(to_world(end, source), affine) for end in (stored.start, stored.stop)]
+        for corner, end in ((box.start, np.minimum(*ends)), (box.stop, np.maximum(*ends))):
+            assert to_world(end, affine) == pytest.approx(to_world(corner, affine), abs=0.01)
+        again = Box.from_corners([*np.minimum(*ends), *np.maximum(*ends)]).scale(scene.shape, frame)
+        if relative:  # a voxel is many thousandths: half of them, and half a thousandth for rounding
+            steps = [0.5 * f / n + 0.5 for n, f in zip(scene.shape, frame, strict=True)] * 2
+            assert (np.abs(np.subtract(again.corners, spoken)) <= steps).all()
+        else:
+            assert list(again.corners) == spoken
 
 
 @given(boxes_in(), st.sampled_from(ORIENTATIONS))
@@ -207,6 +238,28 @@ def test_a_cell_shows_its_slab_from_first_to_last_slice(projection):
         x, y = wide * 10 // 32, high * 24 // 32
         assert cell[y, x] == pytest.approx(17 * expected[projection](i), abs=0.51)
         assert cell[high * 4 // 32, x] == cell[y, wide * 20 // 32] == 0
+
+
+@pytest.mark.parametrize("projection", ["mip", "mean", "central"])
+@pytest.mark.parametrize("orientation", ["LPS", "RAI"])
+def test_a_thin_projection_shows_the_middle_of_a_slab(projection, orientation):
+    voxels = np.zeros((1, 32, 32, 16), np.float32)
+    voxels[0] = np.arange(16)[::-1] if orientation == "RAI" else np.arange(16)  # brighter towards the head
+    volume = placed(voxels, orientation, (1.0, 1.0, 2.0))
+    show = {"window": (7.5, 15), "projection": projection, "slabs": 4, "labels": False}
+    scene = scene_of(volume, projection_mm=4.0, **show)  # two slices of 2 mm out of four
+    expected = {"mip": lambda i: 4 * i + 2, "mean": lambda i: 4 * i + 1.5, "central": lambda i: 4 * i + 2}
+    for i, panel in enumerate(scene.sheet.panels):
+        left, top, right, bottom = panel.place.corners
+        cell = scene.overview().pixels[top:bottom, left:right]
+        assert cell == pytest.approx(np.full(cell.shape, 17 * expected[projection](i)), abs=0.51)
+    whole = scene_of(volume, **show).overview().pixels
+    assert np.array_equal(scene_of(volume, projection_mm=8.0, **show).overview().pixels, whole)
+    assert np.array_equal(scene_of(volume, projection_mm=999.0, **show).overview().pixels, whole)
+    thinnest = scene_of(volume, projection_mm=0.1, **show).overview().pixels
+    central = scene_of(volume, **show | {"projection": "central"}).overview().pixels
+    assert np.array_equal(thinnest, central)
+    assert scene.sheet == scene_of(volume, **show).sheet  # every slice still belongs to a cell
 
 
 @given(boxes_in())
@@ -406,6 +459,8 @@ def test_an_affine_that_cannot_place_the_volume_is_refused():
         ({"look_pixels": 2 * 32 * 32}, "raise"),
         ({"slabs": 0}, "positive"),
         ({"projection": "sum"}, "mip, mean, central"),
+        ({"projection_mm": 0.0}, "above 0"),
+        ({"projection_mm": float("nan")}, "above 0"),
         ({"window": "lungs"}, "unknown window"),
         ({"window": ["lung", "bone"]}, "one window"),
         ({"window": (40, 80, 100)}, "one window"),
