@@ -48,8 +48,8 @@ WITH, LED, WITHOUT = "with Measure", "led to the lesion", "without"
 
 def scores_of(
     policy: HuggingFacePolicy, cases: Dataset[Case], tools: Sequence[str], led: bool = False
-) -> Scores:
-    """Ask a policy all questions, and score its answers.
+) -> dict[str, Scores]:
+    """Ask a policy all questions, and score its answers by family.
 
     Args:
         policy: The policy.
@@ -74,19 +74,23 @@ def scores_of(
             begun=[Trajectory(path.fixations) for path in paths if path is not None],
         )
         asked += [replace(case, scene=RecordedScene(case.scene.key, case.scene.shape)) for case in some]
-    return score(episodes, asked)
+    return {
+        family: score(
+            [episode for episode, case in zip(episodes, asked, strict=True) if case.family == family],
+            [case for case in asked if case.family == family],
+        )
+        for family in sorted({case.family for case in asked})
+    }
 
 
-def table_of(found: Mapping[str, Scores]) -> Table:
+def table_of(found: Mapping[str, Mapping[str, Scores]]) -> Table:
     """Return the shares of right answers with 95 % intervals, and how many points the tool is worth."""
-    keys = found[WITH].cases
     rows = []
-    for n, family in enumerate(FAMILIES):
-        ours = keys[n :: len(FAMILIES)]  # they take turns
-        some = {name: scores.restrict(ours) for name, scores in found.items()}
+    for family in found[WITH]:
+        some = {name: scores[family] for name, scores in found.items()}
         shares = [Share.of(scores.score == 1).percent() for scores in some.values()]
         worth = [paired(some[WITHOUT], some[WITH]).difference.points()] if WITHOUT in some else []
-        rows.append((family, str(len(ours)), *shares, *worth))
+        rows.append((family, str(len(some[WITH])), *shares, *worth))
     return Table(("within a tenth", "n", *found, *["the tool is worth"] * (WITHOUT in found)), tuple(rows))
 
 
@@ -140,14 +144,17 @@ def main() -> None:
     asked = parser.parse_args()
     torch.manual_seed(asked.seed)
     test = PhantomVQA3D("test", size=asked.test_size, families=FAMILIES)
-    found: dict[str, Scores] = {}
+    found: dict[str, dict[str, Scores]] = {}
     for name, policy in taught(asked) if asked.policy is None else [(WITH, HuggingFacePolicy(asked.policy))]:
         found[name] = scores_of(policy, test, ["Measure"] * (name == WITH))
         if name == WITH:
             found[LED] = scores_of(policy, test, ["Measure"], led=True)
     table = table_of(found).markdown()
     run = {name: str(value) for name, value in vars(asked).items()}
-    answers = {name: dict(zip(scores.cases, scores.answers, strict=True)) for name, scores in found.items()}
+    answers = {
+        name: {key: said for of in scores.values() for key, said in zip(of.cases, of.answers, strict=True)}
+        for name, scores in found.items()
+    }
     asked.output.mkdir(parents=True, exist_ok=True)
     write_atomic(asked.output / "results.json", (json.dumps(run | answers, indent=1) + "\n").encode())
     write_atomic(asked.output / "table.md", f"{table}\n".encode())

@@ -102,15 +102,19 @@ def test_a_run_of_a_few_steps_writes_both_policies_and_a_table(teaching, tmp_pat
 def test_a_policy_is_led_by_looks_up_to_the_lesion_that_is_asked_about(teaching, policy, monkeypatch):
     seen = []
 
-    def rollout(*asked, begun=(), **settings):
+    def rollout(policy, cases, begun=(), **settings):
         seen.extend(begun)
-        return []
+        return [case.key for case in cases]
 
     monkeypatch.setattr(teaching, "rollout", rollout)
-    monkeypatch.setattr(teaching, "score", lambda episodes, cases: None)
-    data = PhantomVQA3D("val", size=2, families=teaching.FAMILIES)
-    teaching.scores_of(policy, data, ["Measure"], led=True)
-    for path, case in zip(seen, (data[0], data[1]), strict=True):
+    monkeypatch.setattr(teaching, "score", lambda episodes, cases: (episodes, cases))
+    data = PhantomVQA3D("val", size=12, families=teaching.FAMILIES)
+    found = teaching.scores_of(policy, data, ["Measure"], led=True)
+    assert list(found) == ["diameter", "volume"]
+    for family, (episodes, cases) in found.items():
+        assert [case.family for case in cases] == [family] * 6
+        assert [case.key for case in cases] == episodes
+    for path, case in zip(seen, (data[n] for n in range(12)), strict=True):
         asked = next(f for f in case.scene.findings if f" {case.question.split()[-4]} " in f.label)
         assert path.boxes[-1].intersection(asked.box) is not None
         assert path.answer is None
