@@ -116,6 +116,14 @@ def _add_focus(verbs: Any) -> None:
     own.add_argument("--looks", type=int, default=4, help="most looks")
     own.add_argument("--seconds", type=float, help="time after which no look is begun")
     own.add_argument("--window", help="how a volume is shown: a CT window by name, or [centre, width]")
+    own.add_argument("--overview-pixels", type=int, help="most pixels of the overview")
+    own.add_argument("--look-pixels", type=int, help="most pixels of a look")
+    own.add_argument("--series", type=int, help="which series of a DICOM folder that holds several, from 0")
+    own.add_argument("--frame", type=int, help="which volume of a NIfTI file that holds several, from 0")
+    own.add_argument("--tilt", help="slices of a tilted gantry: refuse them, or resample")
+    own.add_argument("--axes", help="how axes lie of which the file does not say it, such as LPS")
+    own.add_argument("--decoder", help="who unpacks DICOM pixels: pydicom or itk")
+    own.add_argument("--max-voxels", type=int, help="most voxels of the image")
     own.add_argument("--bundle", type=Path, default=Path("bundle"), help="folder of the bundle")
     own.add_argument("--debug", action="store_true", help="show where an error comes from")
 
@@ -179,12 +187,14 @@ def _compare(asked: argparse.Namespace) -> None:
 def _focus(asked: argparse.Namespace) -> None:
     import torch
 
-    from medeyes_monai.focusing import configured_search, focus_on, read_any
+    from medeyes_monai.focusing import configured_search, focus_on
+    from medeyes_monai.io import read_any
     from medeyes_monai.io.configs import read_setting
     from medeyes_monai.policy import HuggingFacePolicy
 
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    more: dict[str, Any] = {}
+    reading = _given(asked, "series", "frame", "tilt", "axes", "decoder", "max_voxels")
+    more = _given(asked, "overview_pixels", "look_pixels")
     if asked.expert is not None:
         more["expert"], more["navigator"] = configured_search(_expert_file(asked), asked.bundle, device)
     if asked.policy is not None:
@@ -192,16 +202,21 @@ def _focus(asked: argparse.Namespace) -> None:
     if asked.window is not None:
         more["window"] = read_setting(f"window={asked.window}")[1]
     found = focus_on(
-        read_any(asked.image),
+        read_any(asked.image, **reading),
         asked.question,
         asked.output,
         max_looks=asked.looks,
         max_seconds=asked.seconds,
         **more,
     )
-    for place in found.places:
+    for place in found.as_stored().places:
         print(f"look {place.number}: voxels {place.box.corners} {place.finding}")
     print(f"\n{found.answer or '(no answer)'}; ended: {found.ended}\nreport: {asked.output / 'index.html'}")
+
+
+def _given(asked: argparse.Namespace, *options: str) -> dict[str, Any]:
+    """Return those of some options that were given."""
+    return {name: value for name in options if (value := getattr(asked, name)) is not None}
 
 
 def _reason(error: BaseException) -> MedEyesError | None:

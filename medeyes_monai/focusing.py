@@ -14,31 +14,17 @@ from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts import Expert
 from medeyes_monai.focus import Focus, write_focus
 from medeyes_monai.inferers import FocusInferer
-from medeyes_monai.io import read_image, read_volume
 from medeyes_monai.io.configs import read_config
 from medeyes_monai.navigator import Navigator
 from medeyes_monai.policy import HuggingFacePolicy
 from medeyes_monai.reports import write_focus_report
 from medeyes_monai.scenes import ImageScene, VolumeScene
 
-__all__ = ["configured_search", "focus_on", "read_any"]
+__all__ = ["configured_search", "focus_on"]
 
 PATCH = 32  # pixels; without a policy, nobody reads the pictures but the reader of the page
 NEEDS_ANNOTATIONS = "AnnotationExpert"
 """Reads what data say of an image; of an image that has just come, nothing is said."""
-
-
-def read_any(path: str | Path) -> MetaTensor:
-    """Read a picture ``(C, X, Y)``, or a volume ``(1, X, Y, Z)`` from a file or a folder of DICOM slices.
-
-    Raises:
-        UnreadableImageError: As :func:`~medeyes_monai.io.read_image` and ``read_volume``.
-    """
-    where = Path(path)
-    if where.is_dir():
-        return read_volume(where)
-    image = read_image(where)
-    return read_volume(where) if image.ndim == 4 else image  # a volume's place is checked further
 
 
 def configured_search(
@@ -78,6 +64,8 @@ def focus_on(
     expert: Expert | None = None,
     policy: HuggingFacePolicy | None = None,
     window: Any = None,
+    overview_pixels: int = 128 * 128,
+    look_pixels: int = 64 * 64,
     **budget: Any,
 ) -> Focus:
     """Look for what a question asks about, and write what was found.
@@ -89,6 +77,8 @@ def focus_on(
         expert: Who points at places; None leaves them to the policy.
         policy: Who looks and answers; None has the expert search alone.
         window: How a volume is shown, see :class:`~medeyes_monai.scenes.VolumeScene`.
+        overview_pixels: Most pixels of the overview; for a policy, as many as it was trained with.
+        look_pixels: Most pixels of a look, likewise.
         budget: Further arguments of :class:`~medeyes_monai.inferers.FocusInferer`, such as ``max_looks``.
 
     Raises:
@@ -106,11 +96,15 @@ def focus_on(
         >>> focus.boxes[0].contains((44, 12, 24)), (out / "index.html").is_file()
         (True, True)
     """
-    patch = PATCH if policy is None else policy.patch
+    views: dict[str, Any] = {
+        "patch": PATCH if policy is None else policy.patch,
+        "overview_pixels": overview_pixels,
+        "look_pixels": look_pixels,
+    }
     infer = FocusInferer(
         expert,
-        scene=partial(ImageScene, patch=patch),
-        volume_scene=partial(VolumeScene, window=window, patch=patch),
+        scene=partial(ImageScene, **views),
+        volume_scene=partial(VolumeScene, window=window, **views),
         **budget,
     )
     found = cast(Focus, infer(image, policy, question=question))  # one image, not a batch

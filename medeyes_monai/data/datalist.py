@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from medeyes_monai.data.items import DatalistItem, read_datalist
 from medeyes_monai.errors import ConfigError, GeometryError, UnreadableImageError
 from medeyes_monai.geometry import Box
-from medeyes_monai.io import DEFAULT_MAX_VOXELS, read_image
+from medeyes_monai.io import DEFAULT_MAX_VOXELS, as_stored, match_grid, read_any
 from medeyes_monai.scenes import Case, Finding, ImageScene, Scene
 
 __all__ = ["DatalistVQA", "ItemVQA", "OnUnreadable", "SceneFactory"]
@@ -37,6 +37,10 @@ class SceneFactory(Protocol):
 class ItemVQA(Dataset[Case]):
     """Questions about images that are read when they are asked for.
 
+    Files and folders are read as by :func:`~medeyes_monai.io.read_any`, and volumes keep the axes that they
+    are stored with (of a DICOM series: columns, rows, and slices along the normal), which boxes mean. A mask
+    may have them in another order; see :func:`~medeyes_monai.io.match_grid`.
+
     Questions about the same image with the same findings share one scene while it is among the last
     ``keep_scenes``. Under ``on_unreadable="skip"`` the data set keeps its length: an item whose image cannot
     be read is replaced, always by the same one, the next readable item (after the last comes the first); it
@@ -48,7 +52,7 @@ class ItemVQA(Dataset[Case]):
         scene: Makes a scene of an image; ``ImageScene`` with its defaults if not given.
         on_unreadable: Whether an unreadable image ends the run or is skipped.
         require_answers: Whether every item must have an answer, as training needs.
-        max_voxels: Largest image that is read (see :func:`~medeyes_monai.io.read_image`).
+        max_voxels: Largest image that is read.
         keep_scenes: Number of scenes that are kept in memory.
 
     Raises:
@@ -145,16 +149,20 @@ class ItemVQA(Dataset[Case]):
         return self._scenes[key]
 
     def _read_scene(self, item: DatalistItem, key: str) -> Scene:
-        image = read_image(self.base_dir / item.image, max_voxels=self._max_voxels)
+        image = self._read(item.image)
         try:
-            return self._make_scene(image, key=key, findings=self._findings(item, tuple(image.shape[1:])))
+            return self._make_scene(image, key=key, findings=self._findings(item, image))
         except GeometryError as error:
             raise ConfigError(f"item {item.number} ({Path(item.image).name}): {error}") from error
 
-    def _findings(self, item: DatalistItem, extent: tuple[int, ...]) -> tuple[Finding, ...]:
-        boxes = item.boxes
+    def _read(self, path: str) -> MetaTensor:
+        image = read_any(self.base_dir / path, max_voxels=self._max_voxels)
+        return as_stored(image) if image.ndim == 4 else image
+
+    def _findings(self, item: DatalistItem, image: MetaTensor) -> tuple[Finding, ...]:
+        boxes, extent = item.boxes, tuple(image.shape[1:])
         if item.mask is not None:
-            boxes = boxes_of_mask(read_image(self.base_dir / item.mask, max_voxels=self._max_voxels), extent)
+            boxes = boxes_of_mask(match_grid(self._read(item.mask), image))
         labels = item.labels or ("finding",) * len(boxes)
         if len(labels) != len(boxes):
             raise GeometryError(f"has {len(labels)} labels for {len(boxes)} regions")
@@ -228,18 +236,8 @@ def scene_key(item: DatalistItem) -> str:
     return f"{item.image}#{hashlib.blake2b(what.encode(), digest_size=4).hexdigest()}"
 
 
-def boxes_of_mask(mask: MetaTensor, extent: Sequence[int]) -> tuple[Box, ...]:
-    """Return the bounding box of each label of a mask, by ascending label; 0 is background.
-
-    Args:
-        mask: Labels, ``(1, X, Y[, Z])``.
-        extent: Extent of the image that the mask belongs to.
-
-    Raises:
-        GeometryError: If the mask has another extent or several channels.
-    """
-    if tuple(mask.shape) != (1, *extent):
-        raise GeometryError(f"the mask has shape {tuple(mask.shape)}, the image {(1, *extent)}")
+def boxes_of_mask(mask: MetaTensor) -> tuple[Box, ...]:
+    """Return the bounding box of each label of a mask ``(1, X, Y[, Z])``, by ascending label; 0 is none."""
     labels = mask.as_tensor()
     rect, boxes = BoundingRect(), []
     for value in torch.unique(labels).tolist():

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from medeyes_monai.errors import GeometryError
 from medeyes_monai.geometry import Box
-from medeyes_monai.io import read_image
+from medeyes_monai.io import as_stored, match_grid, read_volume
 from medeyes_monai.seeding import numpy_generator
 
 __all__ = ["TOTALSEGMENTATOR", "Organ", "organ_questions", "organs_of"]
@@ -89,19 +89,16 @@ def organs_of(image: MetaTensor, labels: MetaTensor, names: Mapping[int, str]) -
 
     Args:
         image: ``(1, X, Y, Z)``, HU.
-        labels: The label map on the same grid.
+        labels: The label map of the same voxels, whatever the order of its axes.
         names: Names by label.
 
     Raises:
-        GeometryError: If the two have different shapes.
+        GeometryError: If the image is no volume, or the labels are not of its voxels.
     """
-    if labels.shape != image.shape or labels.ndim != 4 or labels.shape[0] != 1:
-        raise GeometryError(
-            f"wanted an image and labels of one shape (1, X, Y, Z), got {tuple(image.shape)} and "
-            f"{tuple(labels.shape)}"
-        )
-    numbers = np.rint(np.asarray(labels)[0]).astype(np.int64)
-    affine = np.asarray(labels.affine, dtype=np.float64)
+    if image.ndim != 4 or image.shape[0] != 1:
+        raise GeometryError(f"wanted an image (1, X, Y, Z), got {tuple(image.shape)}")
+    numbers = np.rint(np.asarray(match_grid(labels, image))[0]).astype(np.int64)
+    affine = np.asarray(image.affine, dtype=np.float64)
     found = dict(enumerate(ndimage.find_objects(numbers), 1))
     places = {
         name: np.argwhere(numbers[found[value]] == value) + [s.start for s in found[value]]
@@ -139,7 +136,8 @@ def organ_questions(
         GeometryError: If they do not fit each other.
     """
     folder = Path(base_dir)
-    organs = organs_of(read_image(folder / image), read_image(folder / labels), names)
+    volume, mask = (as_stored(read_volume(folder / path)) for path in (image, labels))
+    organs = organs_of(volume, mask, names)
     whole = {name: organ for name, organ in organs.items() if organ.volume_ml >= LEAST_ML}
     rng = numpy_generator("organs", seed, str(image))
     items = [*_presence(organs, whole, names, rng), *_larger(whole, rng)]

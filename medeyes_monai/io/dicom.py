@@ -19,7 +19,16 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from medeyes_monai.io.limits import SLACK_BYTES, RefusedError, check_size, only_path
 
-__all__ = ["GEOMETRY_TAGS", "GROUP_TAGS", "PIXEL_TAGS", "DicomReader", "check_declared", "parse"]
+__all__ = [
+    "GEOMETRY_TAGS",
+    "GROUP_TAGS",
+    "PIXEL_TAGS",
+    "DicomReader",
+    "check_declared",
+    "is_quantity",
+    "mirror_of",
+    "parse",
+]
 
 PIXEL_TAGS = [
     "Rows",
@@ -34,6 +43,7 @@ PIXEL_TAGS = [
     "PhotometricInterpretation",
     "RescaleSlope",
     "RescaleIntercept",
+    "Modality",
     "PixelData",
     "FloatPixelData",
     "DoubleFloatPixelData",
@@ -61,17 +71,25 @@ GROUP_TAGS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequenc
 """Where an enhanced multi-frame file says how its frames lie."""
 TAGS = [*PIXEL_TAGS, *GEOMETRY_TAGS, *GROUP_TAGS]
 """All that is read from a file; patient data never reach memory as values."""
+QUANTITIES = ("CT", "PT")
+"""Modalities whose rescaled values are a quantity: Hounsfield units, activity."""
 
 
 class DicomReader(PydicomReader):
-    """Read one DICOM file: rescaled, upright, dark as low (MONOCHROME1 inverted), colour as RGB.
+    """Read one DICOM file: rescaled, upright, dark as low, colour as RGB.
 
+    MONOCHROME1, low values shown bright, is inverted unless values are a quantity: see :func:`is_quantity`.
     Frames become the last spatial axis. Without an orientation (projection radiographs, ultrasound) the
     affine holds the pixel spacing alone.
 
     Args:
         max_voxels: Most values, channels and frames included.
+
+    Attributes:
+        placed: Whether the file last read says how its axes lie in the patient.
     """
+
+    placed: bool
 
     def __init__(self, max_voxels: int) -> None:
         """Set the limit."""
@@ -86,9 +104,16 @@ class DicomReader(PydicomReader):
         if not {"Rows", "Columns", "BitsAllocated"} <= set(dataset.dir()):
             raise RefusedError("is DICOM without an image")
         check_declared(dataset, self.max_voxels)
-        _refuse_placed_frames(dataset)
+        if _places_frames(dataset):
+            raise RefusedError("is a volume of frames that each say where they lie; read_volume places them")
+        self.placed = _says_its_place(dataset)
         self.channel_dim = -1 if dataset.get("SamplesPerPixel", 1) > 1 or _is_palette(dataset) else None
         return dataset
+
+    def holds_slices(self, path: Path) -> bool:
+        """Tell from the header whether a file holds frames, or one that is placed as a volume's are."""
+        dataset = parse(path, self.max_voxels, stop_before_pixels=True)
+        return int(dataset.get("NumberOfFrames", 1) or 1) > 1 or _places_frames(dataset)
 
     def _get_array_data(self, img: pydicom.Dataset, filename: str) -> npt.NDArray[Any]:
         """Return (rows, columns[, frames][, channels]), rescaled; pydicom makes RGB of YBR itself."""
@@ -96,8 +121,9 @@ class DicomReader(PydicomReader):
         if _is_palette(img):
             coloured = apply_color_lut(img.pixel_array, img)
             array = (coloured >> 8).astype(np.uint8) if coloured.dtype == np.uint16 else coloured
-        elif img.get("PhotometricInterpretation") == "MONOCHROME1":
-            array = _inverted(array, img)
+        elif (mirror := mirror_of(img, *_rescaling(img))) is not None and not is_quantity(img):
+            mirrored = mirror - array.astype(np.float32)
+            array = mirrored.clip(0, 255).astype(np.uint8) if array.dtype == np.uint8 else mirrored
         frames = int(img.get("NumberOfFrames", 1) or 1)
         return np.moveaxis(array, 0, 2) if frames > 1 else array
 
@@ -153,22 +179,49 @@ def check_declared(dataset: pydicom.Dataset, max_voxels: int) -> int:
     return check_size(extent, -(-int(dataset.BitsAllocated) // 8), max_voxels)
 
 
-def _refuse_placed_frames(dataset: pydicom.Dataset) -> None:
+def mirror_of(dataset: pydicom.Dataset, slope: float, intercept: float) -> float | None:
+    """Return what a rescaled value and its inverse add up to under MONOCHROME1, None otherwise.
+
+    Args:
+        dataset: The file.
+        slope: Factor of stored values.
+        intercept: Added after the factor.
+
+    Example:
+        >>> radiograph = pydicom.Dataset()
+        >>> radiograph.PhotometricInterpretation, radiograph.BitsStored = "MONOCHROME1", 8
+        >>> mirror_of(radiograph, 1.0, 0.0)  # 255 becomes 0
+        255.0
+    """
+    if dataset.get("PhotometricInterpretation") != "MONOCHROME1":
+        return None
+    ends = -1 if dataset.get("PixelRepresentation", 0) else 2 ** int(dataset.BitsStored) - 1
+    return slope * ends + 2 * intercept
+
+
+def is_quantity(dataset: pydicom.Dataset) -> bool:
+    """Tell whether rescaled values are Hounsfield units or the like.
+
+    MONOCHROME1 tells how such are shown and does not change what they are (PS3.3, C.7.6.3.1.2 and C.11.1).
+    """
+    return dataset.get("Modality") in QUANTITIES
+
+
+def _rescaling(dataset: pydicom.Dataset) -> tuple[float, float]:
+    return float(dataset.get("RescaleSlope", 1.0)), float(dataset.get("RescaleIntercept", 0.0))
+
+
+def _places_frames(dataset: pydicom.Dataset) -> bool:
     groups = [items[0] for name in GROUP_TAGS if (items := dataset.get(name))]
-    if any("PlaneOrientationSequence" in group for group in groups):
-        raise RefusedError("is a volume of frames that each say where they lie; read_volume places them")
+    return any("PlaneOrientationSequence" in group for group in groups)
+
+
+def _says_its_place(dataset: pydicom.Dataset) -> bool:
+    return "ImageOrientationPatient" in dataset and "ImagePositionPatient" in dataset
 
 
 def _is_palette(dataset: pydicom.Dataset) -> bool:
     return str(dataset.get("PhotometricInterpretation", "")) == "PALETTE COLOR"
-
-
-def _inverted(array: npt.NDArray[Any], img: pydicom.Dataset) -> npt.NDArray[Any]:
-    """Mirror the values within the range that the stored bits can hold, after rescaling."""
-    ends = -1 if img.get("PixelRepresentation", 0) else 2 ** int(img.BitsStored) - 1
-    slope, intercept = float(img.get("RescaleSlope", 1.0)), float(img.get("RescaleIntercept", 0.0))
-    mirrored = slope * ends + 2 * intercept - array.astype(np.float32)
-    return mirrored.clip(0, 255).astype(np.uint8) if array.dtype == np.uint8 else mirrored
 
 
 def _plane_affine(img: pydicom.Dataset) -> npt.NDArray[np.float64]:
@@ -179,7 +232,7 @@ def _plane_affine(img: pydicom.Dataset) -> npt.NDArray[np.float64]:
     down, across = (float(v) for v in img.get("PixelSpacing") or img.get("ImagerPixelSpacing") or (1, 1))
     depth = abs(float(img.get("SpacingBetweenSlices") or img.get("SliceThickness") or 1.0))
     affine: npt.NDArray[np.float64] = np.eye(4)
-    if "ImageOrientationPatient" not in img or "ImagePositionPatient" not in img:
+    if not _says_its_place(img):
         affine[:3, :3] = np.array([[0, across, 0], [down, 0, 0], [0, 0, depth]])
         return affine
     along_row, along_column = np.asarray(img.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)

@@ -13,7 +13,15 @@ import numpy.typing as npt
 import pydicom
 from pydicom.uid import UID
 
-from medeyes_monai.io.dicom import GEOMETRY_TAGS, GROUP_TAGS, PIXEL_TAGS, check_declared, parse
+from medeyes_monai.io.dicom import (
+    GEOMETRY_TAGS,
+    GROUP_TAGS,
+    PIXEL_TAGS,
+    check_declared,
+    is_quantity,
+    mirror_of,
+    parse,
+)
 from medeyes_monai.io.limits import RefusedError
 
 __all__ = ["VOLUME_TAGS", "Frame", "Vector", "frames_of"]
@@ -53,6 +61,8 @@ class Frame:
         depth_mm: Spacing or thickness of slices as declared; used only where there is one slice.
         slope: Factor of stored values.
         intercept: Added after the factor.
+        mirror: What a value and its inverse add up to if it is MONOCHROME1, else None.
+        is_quantity: Whether values are Hounsfield units or the like, and so are not to be inverted.
     """
 
     path: Path
@@ -65,6 +75,8 @@ class Frame:
     depth_mm: float
     slope: float
     intercept: float
+    mirror: float | None = None
+    is_quantity: bool = False
 
     @property
     def normal(self) -> Vector:
@@ -133,7 +145,7 @@ def _frame(path: Path, number: int, series: str, dataset: pydicom.Dataset, tags:
     axes = _numbers(tags, "ImageOrientationPatient", 6).reshape(2, 3)
     if min(down, across) <= 0 or np.abs(axes @ axes.T - np.eye(2)).max() > SQUARE:
         raise RefusedError("has pixels of no size, or an orientation whose axes are not at right angles")
-    slope = _number(tags, "RescaleSlope", 1.0)
+    slope, intercept = _number(tags, "RescaleSlope", 1.0), _number(tags, "RescaleIntercept", 0.0)
     if slope == 0:
         raise RefusedError("has a RescaleSlope of 0, which makes all values equal")
     depth = tags["SpacingBetweenSlices"] or tags["SliceThickness"] or 1.0
@@ -147,7 +159,9 @@ def _frame(path: Path, number: int, series: str, dataset: pydicom.Dataset, tags:
         position=_numbers(tags, "ImagePositionPatient", 3),
         depth_mm=abs(float(depth)),
         slope=slope,
-        intercept=_number(tags, "RescaleIntercept", 0.0),
+        intercept=intercept,
+        mirror=mirror_of(dataset, slope, intercept),
+        is_quantity=is_quantity(dataset),
     )
 
 

@@ -6,10 +6,11 @@ import gzip
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from monai.data import ImageReader, MetaTensor
+from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
 from monai.transforms import LoadImage
 
@@ -24,7 +25,15 @@ from medeyes_monai.io.limits import (
     nifti_header_of,
 )
 
-__all__ = ["loaded", "read_image"]
+if TYPE_CHECKING:  # each needs a package of its own
+    from medeyes_monai.io.dicom import DicomReader
+    from medeyes_monai.io.nifti import NiftiReader
+    from medeyes_monai.io.nrrds import PlainNrrdReader
+    from medeyes_monai.io.pictures import PictureReader
+
+    Reader = DicomReader | NiftiReader | PlainNrrdReader | PictureReader
+
+__all__ = ["loaded", "read_image", "reader_of"]
 
 FLATTEST = 1e-6
 """An affine is singular below this volume of its normed axes."""
@@ -42,7 +51,8 @@ def read_image(path: str | os.PathLike[str], *, max_voxels: int = DEFAULT_MAX_VO
     Returns:
         Channel-first ``(C, X, Y[, Z])``; a single slice is ``(C, X, Y)``. ``uint8`` where the file holds
         8-bit values, else ``float32``. ``affine`` is 4x4, from voxel indices to RAS+ millimetres; the
-        identity for PNG and JPEG. DICOM is rescaled (Hounsfield for CT), MONOCHROME1 inverted.
+        identity for PNG and JPEG, and ``meta["placed"]`` whether the file says how its axes lie in the
+        patient. DICOM is rescaled (Hounsfield for CT), MONOCHROME1 inverted unless it is CT or PET.
 
     Raises:
         UnreadableImageError: If the file is missing, damaged, truncated, too large, of another format, holds
@@ -57,26 +67,34 @@ def read_image(path: str | os.PathLike[str], *, max_voxels: int = DEFAULT_MAX_VO
     """
     file = Path(path)
     with naming(file) as reading:
-        return _checked(loaded(file, max_voxels, reading)[0], file)
+        reader = reader_of(file, max_voxels, reading)
+        return _checked(loaded(file, reader), file, reader.placed)
 
 
-def loaded(file: Path, max_voxels: int, reading: Reading | None = None) -> tuple[MetaTensor, ImageReader]:
-    """Return what the reader of a file's format makes of it, channel-first and unchecked, and that reader.
+def loaded(file: Path, reader: Reader) -> MetaTensor:
+    """Return what the reader of a file's format makes of it, channel-first and unchecked."""
+    image: MetaTensor = _loader()(str(file), reader=reader)
+    return image
+
+
+def reader_of(file: Path, max_voxels: int, reading: Reading) -> Reader:
+    """Return the reader for a file's content.
 
     Args:
         file: The file.
         max_voxels: Most values of the image.
         reading: Is told the format, for messages.
+
+    Raises:
+        RefusedError: If there is no such file, or it is too large or of another format.
     """
-    reader = _reader(file, max_voxels)
-    if reading is not None:
-        reading.kind = type(reader).__name__.removeprefix("Plain").removesuffix("Reader")
-    return _loader()(str(file), reader=reader), reader
+    reader = _reader(*_start(file, max_voxels), max_voxels)
+    reading.kind = type(reader).__name__.removeprefix("Plain").removesuffix("Reader")
+    return reader
 
 
-def _reader(file: Path, max_voxels: int) -> ImageReader:
-    """Return the reader for a file's content; its package is imported only here."""
-    start, unpacked = _start(file, max_voxels)
+def _reader(start: bytes, unpacked: bytes, max_voxels: int) -> Reader:
+    """Return the reader for the first bytes of a file; its package is imported only here."""
     if start.startswith((PNG_MAGIC, b"\xff\xd8\xff")):
         from medeyes_monai.io.pictures import PictureReader
 
@@ -113,7 +131,7 @@ def _loader() -> LoadImage:
     return LoadImage(image_only=True, ensure_channel_first=True, dtype=None, expanduser=False)
 
 
-def _checked(loaded: MetaTensor, file: Path) -> MetaTensor:
+def _checked(loaded: MetaTensor, file: Path, placed: bool) -> MetaTensor:
     """Return the voxels with their affine and nothing else, if both make sense."""
     voxels = loaded.as_tensor()
     if voxels.ndim == 4 and voxels.shape[-1] == 1:
@@ -131,6 +149,5 @@ def _checked(loaded: MetaTensor, file: Path) -> MetaTensor:
         raise RefusedError("has an affine that is not finite or maps an axis to nothing")
     if abs(np.linalg.det(axes / lengths)) < FLATTEST:
         raise RefusedError("has a singular affine")
-    return MetaTensor(
-        voxels.contiguous(), affine=torch.as_tensor(affine), meta={"filename_or_obj": str(file)}
-    )
+    meta = {"filename_or_obj": str(file), "placed": placed}
+    return MetaTensor(voxels.contiguous(), affine=torch.as_tensor(affine), meta=meta)

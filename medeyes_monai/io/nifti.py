@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import nibabel
+import numpy as np
 from monai.data import NibabelReader
 
 from medeyes_monai.io.limits import (
@@ -18,9 +21,11 @@ from medeyes_monai.io.limits import (
     only_path,
     read_exactly,
 )
+from medeyes_monai.io.values import Values, are_whole, empty, narrowed, put
 
-__all__ = ["NiftiReader"]
+__all__ = ["NiftiReader", "values_at"]
 
+VALUES_AT_ONCE = 2**16
 KINDS = {348: nibabel.Nifti1Image, 540: nibabel.Nifti2Image}
 
 
@@ -28,7 +33,8 @@ class NiftiReader(NibabelReader):
     """Read a single-file NIfTI-1 or NIfTI-2, compressed or not, never more bytes than its header declares.
 
     The affine is nibabel's. MONAI's own reader puts a guess in the place of an affine that is singular, not
-    finite, or at odds with the voxel sizes; here such a file is refused, or read as its affine says.
+    finite, or at odds with the voxel sizes; here such a file is refused, or read as its affine says. Scaled
+    values become ``int16`` or ``float32`` (see :func:`values_at`) where nibabel makes 64 bits of each.
 
     Args:
         max_voxels: Most values, channels included.
@@ -49,12 +55,10 @@ class NiftiReader(NibabelReader):
         path = only_path(data)
         self.filenames = [str(path)]
         with path.open("rb") as file:
-            packed = file.read(2) == GZIP_MAGIC
-            file.seek(0)
-            stream: IO[bytes] = gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[assignment]
+            stream = _unpacked(file)
             start = stream.read(540)
             kind = KINDS[nifti_header_of(start)]
-            header = kind.header_class(start[: kind.header_class.sizeof_hdr])
+            header = _header_of(start)
             self.placed = bool(header["sform_code"] or header["qform_code"])
             if header.get_data_dtype().kind not in "iuf":
                 raise RefusedError("does not hold plain numbers, one per voxel")
@@ -64,3 +68,45 @@ class NiftiReader(NibabelReader):
                 raise RefusedError(f"declares that its voxels start at byte {offset:,}")
             body = start + read_exactly(stream, max(offset + size - len(start), 0))
         return kind.from_bytes(body)
+
+    def holds_slices(self, path: Path) -> bool:
+        """Tell from the header whether a file holds more than one slice."""
+        with path.open("rb") as file:
+            shape = _header_of(_unpacked(file).read(540)).get_data_shape()
+        return len(shape) > 2 and shape[2] > 1
+
+    def _get_array_data(self, img: Any, filename: str) -> Values:
+        """Return the values; scaled ones part by part, so that few of them are wide at a time."""
+        proxy = img.dataobj
+        if (proxy.slope, proxy.inter) == (1.0, 0.0):
+            return np.asanyarray(proxy)
+        flat, voxels = proxy.reshape((-1,)), empty((math.prod(proxy.shape),))
+        for start in range(0, len(voxels), VALUES_AT_ONCE):
+            part = slice(start, min(start + VALUES_AT_ONCE, len(voxels)))
+            voxels = put(voxels, part, values_at(flat, part))
+        return voxels.reshape(proxy.shape, order="F")
+
+
+def values_at(proxy: Any, index: Any) -> Values:
+    """Return some values of an image in the smallest type that holds them, whole ones as ``int16``.
+
+    Args:
+        proxy: The image's ``dataobj``.
+        index: Which.
+
+    Raises:
+        RefusedError: If they are not finite.
+    """
+    values = np.asarray(proxy[index])
+    return narrowed(values, are_whole(proxy.dtype, proxy.slope, proxy.inter))
+
+
+def _header_of(start: bytes) -> Any:
+    header = KINDS[nifti_header_of(start)].header_class
+    return header(start[: header.sizeof_hdr])
+
+
+def _unpacked(file: IO[bytes]) -> IO[bytes]:
+    is_packed = file.read(2) == GZIP_MAGIC
+    file.seek(0)
+    return gzip.GzipFile(fileobj=file) if is_packed else file  # type: ignore[return-value]

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import nrrd
@@ -41,6 +42,12 @@ class PlainNrrdReader(NrrdReader):
         """Set the limit."""
         super().__init__()
         self.max_voxels = max_voxels
+
+    def holds_slices(self, path: Path) -> bool:
+        """Tell from the header whether a file holds more than one slice."""
+        with path.open("rb") as file:
+            sizes = nrrd.read_header(file)["sizes"]
+        return len(sizes) > 2 and int(sizes[2]) > 1
 
     def read(self, data: Sequence[str] | str, **kwargs: Any) -> NrrdImage:
         """Check the declared size, read exactly those bytes, and hand them to pynrrd."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from monai.data import PILReader
@@ -24,12 +25,21 @@ class PictureReader(PILReader):
 
     Args:
         max_voxels: Most values, channels included.
+
+    Attributes:
+        placed: False; a picture does not say how it lies in the patient.
     """
+
+    placed = False
 
     def __init__(self, max_voxels: int) -> None:
         """Set the limit."""
         super().__init__()
         self.max_voxels = max_voxels
+
+    def holds_slices(self, path: Path) -> bool:
+        """Tell that a file holds one slice."""
+        return False
 
     def read(self, data: Sequence[str] | str, **kwargs: Any) -> Image.Image:
         """Open the file, check its declared size, and decode it."""

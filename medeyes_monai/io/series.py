@@ -6,20 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from monai.data import ITKReader
 from pydicom.pixels import get_decoder, iter_pixels
 
-from medeyes_monai.errors import ConfigError
 from medeyes_monai.geometry.affine import Affine
 from medeyes_monai.io.boundary import naming
 from medeyes_monai.io.dicom import parse
 from medeyes_monai.io.frames import VOLUME_TAGS, Frame, frames_of
 from medeyes_monai.io.limits import BYTES_PER_VOXEL, DEFAULT_MAX_VOXELS, SLACK_BYTES, RefusedError, check_size
 from medeyes_monai.io.stacking import choose, stack, stacks_of
+from medeyes_monai.io.values import Values, are_whole, empty, narrowed, put
 
 __all__ = ["Decoder", "OpenSeries", "dicom_files", "is_dicom", "open_series", "read_series"]
 
@@ -29,7 +28,6 @@ Decoder = Literal["pydicom", "itk"]
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", "")
 MOST_FILES = 20_000
 START_BYTES = 512
-INT16 = np.iinfo(np.int16)
 
 
 def is_dicom(path: Path) -> bool:
@@ -64,7 +62,7 @@ def dicom_files(folder: Path) -> list[Path]:
 
 def read_series(
     files: Sequence[Path], *, max_voxels: int, series: int | None = None, decoder: Decoder = "pydicom"
-) -> tuple[npt.NDArray[Any], Affine]:
+) -> tuple[Values, Affine]:
     """Read the slices of one volume, sorted by position.
 
     Args:
@@ -75,19 +73,17 @@ def read_series(
 
     Returns:
         ``(X, Y, Z)``: columns, rows and slices, in memory slice by slice; ``int16`` if every rescaled value
-        is a whole number in its range, else ``float32``. And the affine to RAS+ millimetres, sheared where
-        the gantry was tilted.
+        is a whole number in its range, else ``float32``; MONOCHROME1 inverted unless it is CT or PET. And the
+        affine to RAS+ millimetres, sheared where the gantry was tilted.
 
     Raises:
         RefusedError: If there are several series and none is chosen, or slices make no volume.
         UnreadableImageError: If a file is damaged; the message names it.
     """
-    if decoder not in get_args(Decoder):
-        raise ConfigError(f"unknown decoder {decoder!r}; choose one of {', '.join(get_args(Decoder))}")
     volume = open_series(files, series, max_voxels)
     columns, rows = volume.frames[0].size
     check_size((columns, rows, len(volume.frames)), 2, max_voxels)
-    return _filled(volume.frames, max_voxels, decoder).transpose(2, 1, 0), volume.affine
+    return _voxels(volume.frames, max_voxels, decoder), volume.affine
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,13 +103,13 @@ class OpenSeries:
         """Columns, rows and slices."""
         return (*self.frames[0].size, len(self.frames))
 
-    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+    def read(self, start: int, stop: int) -> Values:
         """Return some slices as :func:`read_series` returns all.
 
         Raises:
             UnreadableImageError: If a file is damaged; the message names it.
         """
-        return _filled(self.frames[start:stop], DEFAULT_MAX_VOXELS, "pydicom").transpose(2, 1, 0)
+        return _voxels(self.frames[start:stop], DEFAULT_MAX_VOXELS, "pydicom")
 
 
 def open_series(
@@ -141,25 +137,22 @@ def open_series(
     return OpenSeries(volume.frames, volume.affine)
 
 
-def _filled(frames: Sequence[Frame], max_voxels: int, decoder: Decoder) -> npt.NDArray[Any]:
-    """Return ``(slices, rows, columns)`` of rescaled values."""
-    columns, rows = frames[0].size
-    voxels: npt.NDArray[Any] = np.empty((len(frames), rows, columns), np.int16)
+def _voxels(frames: Sequence[Frame], max_voxels: int, decoder: Decoder) -> Values:
+    """Return ``(columns, rows, slices)`` of rescaled values."""
+    voxels = empty((*frames[0].size, len(frames)))
     slots = {(frame.path, frame.number): slot for slot, frame in enumerate(frames)}
     by_file = sorted(frames, key=lambda frame: (str(frame.path), frame.number))
     for path, group in groupby(by_file, key=lambda frame: frame.path):
         with naming(path, "DICOM"):
             for frame, values in _values(path, list(group), max_voxels, decoder):
-                if voxels.dtype == np.int16 and not _fits(values):
-                    voxels = voxels.astype(np.float32)
-                voxels[slots[frame.path, frame.number]] = values
+                voxels = put(voxels, np.s_[..., slots[frame.path, frame.number]], values.T)
     return voxels
 
 
 def _values(
     path: Path, frames: list[Frame], max_voxels: int, decoder: Decoder
-) -> Iterator[tuple[Frame, npt.NDArray[Any]]]:
-    """Yield the rescaled values of some frames of a file, ``(rows, columns)``."""
+) -> Iterator[tuple[Frame, Values]]:
+    """Yield the narrowed values of some frames of a file, ``(rows, columns)``, rescaled."""
     if decoder == "itk":
         yield from _values_of_itk(path, frames)
         return
@@ -172,11 +165,13 @@ def _values(
         )
     stored = iter_pixels(dataset, indices=[frame.number for frame in frames])
     for frame, pixels in zip(frames, stored, strict=True):
-        yield frame, _rescaled(pixels, frame)
+        values = pixels * frame.slope + frame.intercept
+        whole = are_whole(pixels.dtype, frame.slope, frame.intercept)
+        yield frame, narrowed(values if frame.is_quantity else _mirrored(values, frame), whole)
 
 
-def _values_of_itk(path: Path, frames: list[Frame]) -> Iterator[tuple[Frame, npt.NDArray[Any]]]:
-    """Yield what MONAI's ITK reader makes of a file of one slice; it rescales by itself."""
+def _values_of_itk(path: Path, frames: list[Frame]) -> Iterator[tuple[Frame, Values]]:
+    """Yield what MONAI's ITK reader makes of a file of one slice; it rescales and inverts MONOCHROME1."""
     if len(frames) != 1:
         raise RefusedError("has several frames, which are read with decoder='pydicom' only")
     reader = ITKReader()
@@ -184,18 +179,15 @@ def _values_of_itk(path: Path, frames: list[Frame]) -> Iterator[tuple[Frame, npt
     columns, rows = frames[0].size
     if array.shape[:2] != (columns, rows) or array.size != columns * rows:
         raise RefusedError("unpacks to another size than it declares")
-    yield frames[0], array.reshape(columns, rows).T
+    values = array.reshape(columns, rows).T
+    if frames[0].is_quantity:
+        values = _mirrored(values, frames[0])  # back
+    yield frames[0], narrowed(values, are_whole(array.dtype))
 
 
-def _rescaled(stored: npt.NDArray[Any], frame: Frame) -> npt.NDArray[Any]:
-    """Return stored values times slope plus intercept; whole numbers stay whole."""
-    if stored.dtype.kind in "iu" and frame.slope.is_integer() and frame.intercept.is_integer():
-        return stored.astype(np.int64) * int(frame.slope) + int(frame.intercept)
-    return np.asarray(stored * frame.slope + frame.intercept, dtype=np.float32)
-
-
-def _fits(values: npt.NDArray[Any]) -> bool:
-    return values.dtype.kind in "iu" and values.min() >= INT16.min and values.max() <= INT16.max
+def _mirrored(values: Values, frame: Frame) -> Values:
+    """Return values with low ones and high ones exchanged, if the frame is MONOCHROME1."""
+    return values if frame.mirror is None else frame.mirror - values
 
 
 def _looks_like_a_slice(path: Path) -> bool:

@@ -76,7 +76,7 @@ def choose(groups: Sequence[list[Frame]], series: int | None) -> list[Frame]:
     more = ", ..." if len(groups) > MOST_LISTED else ""
     raise RefusedError(
         f"holds {len(groups)} series (told apart by identifier, size, spacing and orientation): "
-        f"{listed}{more}; choose one with series=0 to {len(groups) - 1}"
+        f"{listed}{more}; choose one with series=0 to {len(groups) - 1}, or give each a folder"
     )
 
 

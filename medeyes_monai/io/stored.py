@@ -18,8 +18,10 @@ from medeyes_monai.errors import GeometryError
 from medeyes_monai.geometry import check_affine
 from medeyes_monai.geometry.affine import Affine
 from medeyes_monai.io.boundary import naming
-from medeyes_monai.io.limits import GZIP_MAGIC, RefusedError
+from medeyes_monai.io.limits import GZIP_MAGIC, RefusedError, nifti_header_of
+from medeyes_monai.io.nifti import values_at
 from medeyes_monai.io.series import dicom_files, open_series
+from medeyes_monai.io.values import Values
 
 __all__ = ["StoredVolume", "open_volume"]
 
@@ -40,7 +42,7 @@ class StoredVolume:
 
     shape: tuple[int, int, int]
     affine: Affine
-    stored: Callable[[int, int], npt.NDArray[Any]]
+    stored: Callable[[int, int], Values]
     turn: npt.NDArray[np.float64]
 
     def read(self, start: int, stop: int) -> MetaTensor:
@@ -102,21 +104,22 @@ def _of_nifti(file: Path) -> tuple[Any, Affine, Callable[[int, int], Any]]:
     if not file.is_file():
         raise RefusedError("no such file or folder")
     with file.open("rb") as stream:
-        if stream.read(2) == GZIP_MAGIC:
-            raise RefusedError("is compressed, so that no part of it can be read; unpack it first")
+        start = stream.read(540)
+    if start.startswith(GZIP_MAGIC):
+        raise RefusedError("is compressed, so that no part of it can be read; unpack it first")
+    if not nifti_header_of(start):
+        raise RefusedError(
+            "is neither a folder of DICOM slices nor NIfTI, which alone are read in parts; read it as a "
+            "whole, by read_volume"
+        )
     image: Any = nibabel.load(file, mmap=True)
     if image.get_data_dtype().kind not in "iuf" or len(image.shape) != 3:
         raise RefusedError("does not hold one volume of plain numbers")
     if not (image.header["sform_code"] or image.header["qform_code"]):
         raise RefusedError("does not say how its axes lie in the patient")
 
-    def read(start: int, stop: int) -> npt.NDArray[Any]:
+    def read(start: int, stop: int) -> Values:
         with naming(file, "NIfTI"):
-            slab = np.asarray(image.dataobj[:, :, start:stop])
-            if slab.dtype.kind == "f" and not np.isfinite(slab).all():
-                raise RefusedError(
-                    "holds voxels that are not finite; give them a number, such as that of air"
-                )
-            return slab if slab.dtype in (np.int16, np.uint8) else slab.astype(np.float32)
+            return values_at(image.dataobj, np.s_[:, :, start:stop])
 
     return image.shape, np.asarray(image.affine, dtype=np.float64), read

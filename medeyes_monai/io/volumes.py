@@ -10,18 +10,19 @@ from typing import Any, Literal, get_args
 import nibabel
 import numpy as np
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, PILReader
 from monai.data.utils import to_affine_nd
 from monai.transforms import Orientation
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.geometry import check_affine, spacing_of
 from medeyes_monai.geometry.affine import Affine
-from medeyes_monai.io.boundary import naming
-from medeyes_monai.io.images import loaded
+from medeyes_monai.io.boundary import Reading, naming
+from medeyes_monai.io.images import loaded, reader_of
 from medeyes_monai.io.limits import DEFAULT_MAX_VOXELS, RefusedError
 from medeyes_monai.io.series import Decoder, dicom_files, is_dicom, read_series
 from medeyes_monai.io.tilt import is_tilted, straighten
+from medeyes_monai.io.values import narrowed
 
 __all__ = ["Tilt", "as_stored", "read_volume"]
 
@@ -31,7 +32,6 @@ Tilt = Literal["refuse", "resample"]
 RAS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
 DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 """World axis, and its sign, of each letter."""
-INT16 = torch.iinfo(torch.int16)
 
 
 def read_volume(
@@ -62,10 +62,11 @@ def read_volume(
         max_voxels: Most voxels.
 
     Returns:
-        ``(1, X, Y, Z)``. ``uint8`` where a NIfTI or NRRD file holds 8-bit values, ``int16`` where all values
-        are whole numbers that fit, else ``float32``; DICOM is rescaled (Hounsfield for CT). ``affine`` is
-        4x4, from voxel indices to RAS+ millimetres; ``meta["original_affine"]`` and
-        ``meta["spatial_shape"]`` are those of the stored axes.
+        ``(1, X, Y, Z)``. ``uint8`` where a NIfTI or NRRD file holds 8-bit values that are not scaled,
+        ``int16`` where what is stored and its scaling are whole numbers and all values fit, else ``float32``.
+        DICOM is rescaled (Hounsfield for CT) and MONOCHROME1 inverted unless it is CT or PET, whose values
+        mean the same however they are shown. ``affine`` is 4x4, from voxel indices to RAS+ millimetres;
+        ``meta["original_affine"]`` and ``meta["spatial_shape"]`` are those of the stored axes.
 
     Raises:
         UnreadableImageError: If the path is missing, damaged, too large, of another format, in colour or over
@@ -85,15 +86,17 @@ def read_volume(
         raise ConfigError(
             f"tilt is 'refuse' or 'resample' and axes three letters as 'LPS', got {tilt!r}, {axes!r}"
         )
+    if decoder not in get_args(Decoder):
+        raise ConfigError(f"unknown decoder {decoder!r}; choose one of {', '.join(get_args(Decoder))}")
     where = Path(path) if isinstance(path, (str, os.PathLike)) else None
     files = [Path(one) for one in path] if where is None else []  # type: ignore[union-attr]
-    with naming(where or (files[0].parent if files else Path("the list")), "a volume"):
+    with naming(where or (files[0].parent if files else Path("the list")), "a volume") as reading:
         found = _dicom(where, files)
         if found:
             array, affine = read_series(found, max_voxels=max_voxels, series=series, decoder=decoder)
             voxels = torch.from_numpy(array)
         else:
-            voxels, affine = _from_file(where, frame, axes, max_voxels)  # type: ignore[arg-type]
+            voxels, affine = _from_file(where, frame, axes, max_voxels, reading)  # type: ignore[arg-type]
         check_affine(affine, shear=False)
         if tilt == "resample" and is_tilted(affine):
             array, affine = straighten(voxels.numpy(), affine, max_voxels)
@@ -140,17 +143,18 @@ def _dicom(where: Path | None, files: Sequence[Path]) -> list[Path]:
 
 
 def _from_file(
-    file: Path, frame: int | None, axes: str | None, max_voxels: int
+    file: Path, frame: int | None, axes: str | None, max_voxels: int, reading: Reading
 ) -> tuple[torch.Tensor, Affine]:
     """Return the voxels ``(X, Y, Z)`` and the affine of a NIfTI or NRRD file."""
-    image, reader = loaded(file, max_voxels)
-    if not hasattr(reader, "placed"):
+    reader = reader_of(file, max_voxels, reading)
+    if isinstance(reader, PILReader):
         raise RefusedError("is a picture; read_image reads it")
-    voxels = _one_volume(image.as_tensor(), frame)
+    image = loaded(file, reader)
+    voxels = narrowed(_one_volume(image.as_tensor(), frame).numpy())
     affine = to_affine_nd(3, np.asarray(image.affine, dtype=np.float64))
     if not reader.placed:
         affine = _named(affine, axes)
-    return _small(voxels), affine
+    return torch.from_numpy(voxels), affine
 
 
 def _one_volume(voxels: torch.Tensor, frame: int | None) -> torch.Tensor:
@@ -160,23 +164,11 @@ def _one_volume(voxels: torch.Tensor, frame: int | None) -> torch.Tensor:
     count = voxels.shape[0]
     if (frame is None and count > 1) or (frame is not None and not 0 <= frame < count):
         raise RefusedError(
-            f"holds {count} volumes (points in time, or colours); choose one with frame=0 to {count - 1}"
+            f"holds {count} volumes (points in time, or colours); choose one with frame=0 to {count - 1}, or "
+            "save it as a file of its own"
         )
     one = voxels[frame or 0]
     return one[..., None] if one.ndim == 2 else one
-
-
-def _small(voxels: torch.Tensor) -> torch.Tensor:
-    """Return the voxels in the smallest type that holds them, if they are finite."""
-    if voxels.dtype == torch.uint8:
-        return voxels
-    if voxels.is_floating_point():
-        single = voxels.to(torch.float32)
-        if not torch.isfinite(single).all():
-            raise RefusedError("holds voxels that are not finite; give them a number, such as that of air")
-        return single
-    fits = int(voxels.min()) >= INT16.min and int(voxels.max()) <= INT16.max
-    return voxels.to(torch.int16 if fits else torch.float32)
 
 
 def _name_axes(axes: str) -> bool:
@@ -187,7 +179,8 @@ def _named(affine: Affine, axes: str | None) -> Affine:
     """Return the affine of a file whose axes only the caller knows; the first voxel is the origin."""
     if axes is None:
         raise RefusedError(
-            "does not say how its axes lie in the patient; pass axes, such as axes='LPS', if you know them"
+            "does not say how its axes lie in the patient; if you know, pass axes, such as axes='LPS', or "
+            "save the file with its affine"
         )
     named = np.eye(4)
     named[:3, :3] = 0

@@ -1,14 +1,18 @@
 import json
 import logging
 import pickle
+import sys
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image
 
 from medeyes_monai.data.datalist import DatalistVQA, ItemVQA
@@ -17,7 +21,10 @@ from medeyes_monai.data.splits import split_by_group
 from medeyes_monai.data.vqa_rad import VqaRad
 from medeyes_monai.errors import ConfigError, UnreadableImageError
 from medeyes_monai.geometry import Box
-from medeyes_monai.scenes import ImageScene
+from medeyes_monai.scenes import ImageScene, VolumeScene
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "io"))
+from dicom_series import save, series
 
 ITEM = {"image": "a.png", "question": "Is it?", "answer": "yes"}
 
@@ -236,6 +243,73 @@ def test_a_data_set_iterates_once_and_travels_to_worker_processes(folder):
     assert [case.scene.key for case in cases] == ["a.png", "b.png"]
     assert cases[-1].scene.key == "b.png"
     assert pickle.loads(pickle.dumps(cases))[1].scene.key == "b.png"  # noqa: S301
+
+
+# volumes
+
+AFFINE = np.array([[-2.0, 0, 0, 40], [0, -2, 0, 30], [0, 0, 5, -10], [0, 0, 0, 1]])
+BOX = Box((3, 4, 5), (7, 9, 8))
+
+
+def volume_of(folder):
+    """A CT of 20 x 16 x 12 voxels, stored LPS, in which one box is bright; a mask of that box."""
+    mask = np.zeros((20, 16, 12), np.uint8)
+    mask[BOX.slices] = 1
+    ct = nibabel.Nifti1Image(np.where(mask > 0, 300, -1000).astype(np.int16), AFFINE)
+    nibabel.save(ct, folder / "ct.nii.gz")
+    return ct, nibabel.Nifti1Image(mask, AFFINE)
+
+
+def scene_of(folder, **item):
+    path = written(folder, {**ITEM, "image": "ct.nii.gz", **item})
+    return DatalistVQA(path, scene=partial(VolumeScene, window="bone"))[0].scene
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "SAL", "PIR"])
+def test_a_mask_stored_with_other_axes_marks_the_same_place(tmp_path, codes):
+    ct, mask = volume_of(tmp_path)
+    turn = ornt_transform(io_orientation(ct.affine), axcodes2ornt(codes))
+    nibabel.save(mask.as_reoriented(turn), tmp_path / "mask.nii.gz")
+    scene = scene_of(tmp_path, mask="mask.nii.gz")
+    (finding,) = scene.findings
+    assert finding.box.size == BOX.size
+    assert (scene.image[0][finding.box.slices] == 300).all()
+    assert scene.findings == scene_of(tmp_path, boxes=[list(BOX.corners)], labels=["finding"]).findings
+
+
+@pytest.mark.parametrize("by_mm", [1, 2, -10])
+def test_a_mask_on_another_grid_is_refused(tmp_path, by_mm):
+    _, mask = volume_of(tmp_path)
+    shifted = AFFINE.copy()
+    shifted[0, 3] += by_mm
+    nibabel.save(nibabel.Nifti1Image(np.asarray(mask.dataobj), shifted), tmp_path / "mask.nii.gz")
+    with pytest.raises(ConfigError, match=r"item 0 \(ct\.nii\.gz\): the mask lies on another grid"):
+        scene_of(tmp_path, mask="mask.nii.gz")
+
+
+def test_a_folder_of_dicom_slices_is_one_image_with_the_numbers_of_its_files(tmp_path):
+    ct, _ = volume_of(tmp_path)
+    save(tmp_path / "ct", series(np.asarray(ct.dataobj), spacing=(2, 2, 5)))
+    scene = scene_of(tmp_path, image="ct", boxes=[list(BOX.corners)])
+    assert scene.image.dtype == torch.int16
+    (finding,) = scene.findings
+    assert (scene.image[0][finding.box.slices] == 300).all()
+    assert (scene.image == 300).sum() == BOX.size
+
+
+def test_a_volume_that_cannot_be_placed_or_is_several_names_the_item(tmp_path):
+    ct, _ = volume_of(tmp_path)
+    sheared = AFFINE.copy()
+    sheared[1, 2] = 2
+    voxels = np.asarray(ct.dataobj)
+    for image, words in (
+        (nibabel.Nifti1Image(np.stack([voxels, voxels], -1), AFFINE), "holds 2 volumes"),
+        (nibabel.Nifti1Image(voxels, sheared), "tilted gantry"),
+        (nibabel.Nifti1Image(voxels, None), "does not say how its axes lie"),
+    ):
+        nibabel.save(image, tmp_path / "ct.nii.gz")
+        with pytest.raises(UnreadableImageError, match=rf"^item 0 \(ct\.nii\.gz-0\): ct\.nii\.gz: .*{words}"):
+            scene_of(tmp_path)
 
 
 # splits

@@ -74,8 +74,23 @@ def test_an_organ_that_is_cut_has_no_volume_and_one_across_the_middle_no_side(la
     assert organs["liver"].right_share == 1.0
     alone = organs_of(image, labels, {1: "liver"})
     assert alone["liver"].right_share is None
-    with pytest.raises(GeometryError, match="one shape"):
+    with pytest.raises(GeometryError, match="the mask has shape"):
         organs_of(image, labels[:, 1:], NAMES)
+    with pytest.raises(GeometryError, match=r"\(1, X, Y, Z\)"):
+        organs_of(image[..., 0], labels[..., 0], NAMES)
+
+
+def test_labels_stored_with_other_axes_say_the_same_and_shifted_ones_are_refused(labelled):
+    expected = organ_questions("ct.nii.gz", "seg.nii.gz", NAMES, base_dir=labelled)
+    labels = nibabel.load(labelled / "seg.nii.gz")
+    other = labels.as_reoriented(_turn(nibabel.orientations.axcodes2ornt("PRI")))
+    nibabel.save(other, labelled / "other.nii.gz")
+    assert organ_questions("ct.nii.gz", "other.nii.gz", NAMES, base_dir=labelled) == expected
+    affine = labels.affine.copy()
+    affine[0, 3] += 1
+    nibabel.save(nibabel.Nifti1Image(np.asarray(labels.dataobj), affine), labelled / "shifted.nii.gz")
+    with pytest.raises(GeometryError, match="another grid than the image, with a corner that is 1 mm off"):
+        organ_questions("ct.nii.gz", "shifted.nii.gz", NAMES, base_dir=labelled)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ paths = {"folder": folder} | {f"v{k}": name for k, name in enumerate(compressed)
 volumes = {key: read_volume(path, decoder="itk").numpy() for key, path in paths.items()}
 numpy.savez(out, array=array, affine=meta["affine"], **volumes)
 """
+INVERTED = ("CT", "DX")
+"""Modalities of a series in MONOCHROME1, of which the second is shown, and the first is a quantity."""
 COMPRESSED = ("MR_small_jpeg_ls_lossless.dcm", "MR_small_jp2klossless.dcm")
 VOXELS = np.random.default_rng(0).integers(-1000, 2000, (7, 6, 5), dtype=np.int16)
 
@@ -35,6 +37,9 @@ def read(tmp_path_factory):
     )
     folder = save(root / "s", slices)
     names = [get_testdata_file(name) for name in COMPRESSED]
+    for modality in INVERTED:
+        values = {"PhotometricInterpretation": "MONOCHROME1", "RescaleSlope": 2, "RescaleIntercept": 5}
+        names.append(str(save(root / modality, series(VOXELS, Modality=modality, **values))))
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(folder), str(root / "out.npz"), *names]
     subprocess.run(command, check=True, capture_output=True, timeout=300)  # noqa: S603
     return folder, np.load(root / "out.npz")
@@ -56,3 +61,9 @@ def test_itk_as_decoder_gives_the_same_volume(read):
     plain = read_volume(get_testdata_file("MR_small.dcm")).numpy()
     for k in range(len(COMPRESSED)):
         assert np.array_equal(of_itk[f"v{k}"], plain)
+
+
+def test_itk_and_pydicom_invert_the_same_values(read):
+    folder, of_itk = read
+    for k, modality in enumerate(INVERTED, len(COMPRESSED)):
+        assert np.array_equal(of_itk[f"v{k}"], read_volume(folder.parent / modality).numpy())

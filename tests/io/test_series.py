@@ -15,7 +15,7 @@ from pydicom.uid import BasicTextSRStorage, DeflatedExplicitVRLittleEndian, gene
 
 from medeyes_monai.errors import ConfigError, UnreadableImageError
 from medeyes_monai.geometry import to_world
-from medeyes_monai.io import read_image, read_volume
+from medeyes_monai.io import as_stored, read_image, read_volume
 
 VOXELS = np.random.default_rng(0).integers(-1000, 2000, (7, 6, 5), dtype=np.int16)
 OBLIQUE = ((math.cos(0.3), math.sin(0.3), 0.0), (0.0, 0.0, -1.0))
@@ -139,6 +139,48 @@ def test_memory_stays_below_three_volumes(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3 * 128 * 128 * 40 * 2
+
+
+def of_floats(value):
+    """Slices of zeros in floating point, but for one value in the second."""
+    slices = series(np.zeros((4, 4, 3), np.float32))
+    for k, one in enumerate(slices):
+        for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+            delattr(one, name)
+        one.FloatPixelData = np.diag([value if k == 1 else 0, 0, 0, 0]).astype(np.float32).tobytes()
+    return slices
+
+
+def test_floating_point_is_read_and_a_slice_that_is_not_finite_is_named(tmp_path):
+    volume = read_volume(save(tmp_path / "s", of_floats(1.5)))
+    assert (volume.dtype, volume[0, ..., 1].max()) == (torch.float32, 1.5)
+    for value in (np.nan, -np.inf):
+        assert "001.dcm" in refused(save(tmp_path / str(value), of_floats(value)), "not finite")
+
+
+def test_monochrome1_is_inverted_as_in_a_picture(tmp_path):
+    # 12 bits stored: v -> 4095 - v, then 2 v + 5, so that 0 becomes 8195 and 4095 becomes 5
+    stored = np.abs(VOXELS).astype(np.uint16)
+    stored[0, 0, :2] = 0, 4095
+    kind = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12, "HighBit": 11}
+    for values, expected in (
+        ({"RescaleSlope": 2, "RescaleIntercept": 5}, 2 * (4095 - stored.astype(int)) + 5),
+        ({"RescaleSlope": 0.5}, 0.5 * (4095 - stored.astype(int))),
+    ):
+        folder = save(tmp_path / str(len(values)), series(stored, **kind, **values))
+        volume = as_stored(read_volume(folder))
+        assert np.array_equal(volume[0].numpy(), expected)
+        assert torch.equal(read_image(folder / "001.dcm").as_tensor()[0], volume[0, ..., 1].float())
+    signed = save(tmp_path / "signed", series(VOXELS, PhotometricInterpretation="MONOCHROME1"))
+    assert np.array_equal(as_stored(read_volume(signed))[0].numpy(), -1 - VOXELS)  # 16 bits: v -> -1 - v
+
+
+@pytest.mark.parametrize("modality", ["CT", "PT"])
+def test_hounsfield_units_are_the_same_however_they_are_shown(tmp_path, modality):
+    values = {"Modality": modality, "RescaleSlope": 1, "RescaleIntercept": -24}
+    folder = save(tmp_path / "s", series(VOXELS, PhotometricInterpretation="MONOCHROME1", **values))
+    assert np.array_equal(as_stored(read_volume(folder))[0].numpy(), VOXELS - 24)
+    assert np.array_equal(read_image(folder / "001.dcm")[0].numpy(), VOXELS[..., 1] - 24)
 
 
 # multi-frame

@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from dicom_series import save, series
+from dicom_series import enhanced, save, series
 from searched import BRIGHT, QUESTION, Counting, ball
 
 from medeyes_monai.errors import ConfigError, GeometryError, UnreadableImageError
@@ -79,6 +79,9 @@ def test_what_cannot_be_read_in_slabs_is_told(tmp_path):
         nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / name)
         with pytest.raises(UnreadableImageError, match=words):
             open_volume(tmp_path / name)
+    save(tmp_path, [enhanced(series(voxels))], ["e.dcm"])
+    with pytest.raises(UnreadableImageError, match="read it as a whole, by read_volume"):
+        open_volume(tmp_path / "e.dcm")
     with pytest.raises(UnreadableImageError, match="no such file"):
         open_volume(tmp_path / "c.nii")
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "d.nii")
@@ -87,6 +90,17 @@ def test_what_cannot_be_read_in_slabs_is_told(tmp_path):
         StreamedScene(source, key="a", window=None)
     with pytest.raises(GeometryError, match="slices lie between 0 and 9"):
         source.read(5, 12)
+
+
+@pytest.mark.parametrize("scaling", [(1, -1024), (0.5, 0)])
+def test_slabs_of_scaled_values_are_those_of_the_whole(tmp_path, scaling):
+    volume, _ = ball(shape=(9, 8, 7), box=((3, 3, 3), (6, 6, 5)))
+    image = nibabel.Nifti1Image(volume[0].numpy(), np.eye(4))
+    image.header.set_slope_inter(*scaling)
+    image.to_filename(tmp_path / "a.nii")
+    whole, source = read_volume(tmp_path / "a.nii"), open_volume(tmp_path / "a.nii")
+    assert source.read(2, 5).dtype == whole.dtype
+    assert torch.equal(source.read(2, 5).as_tensor(), whole[..., 2:5].as_tensor())
 
 
 def test_a_corrupt_slice_in_the_middle_names_its_file(tmp_path):

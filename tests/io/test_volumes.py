@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 
 import nibabel
 import nrrd
@@ -10,7 +11,7 @@ from PIL import Image
 
 from medeyes_monai.errors import ConfigError, UnreadableImageError
 from medeyes_monai.geometry import to_world
-from medeyes_monai.io import as_stored, read_volume
+from medeyes_monai.io import as_stored, read_image, read_volume
 
 VOXELS = np.random.default_rng(1).integers(-1000, 2000, (5, 4, 3), dtype=np.int16)
 ORIENTATIONS = [
@@ -119,12 +120,61 @@ def test_numbers_beyond_16_bits_become_float(tmp_path):
     assert volume.min() == 100 * int(VOXELS.min())
 
 
+def scaled(path, stored, slope, intercept):
+    image = nibabel.Nifti1Image(stored, affine_of("LPS"))
+    image.header.set_slope_inter(slope, intercept)
+    image.to_filename(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("stored", "slope", "intercept", "wanted"),
+    [
+        (np.int16, 1, -1024, torch.int16),
+        (np.uint8, 2, 5, torch.int16),
+        (np.int16, 40, 0, torch.float32),  # beyond 16 bits
+        (np.int16, 0.5, 0, torch.float32),
+        (np.float32, 1, 1, torch.float32),
+    ],
+)
+@pytest.mark.parametrize("shape", [(5, 4, 3), (5, 4), (5, 4, 3, 1)])
+def test_scaled_numbers_stay_small_where_they_are_whole_and_fit(
+    tmp_path, stored, slope, intercept, wanted, shape
+):
+    voxels = np.resize(VOXELS % 100 if stored == np.uint8 else VOXELS, shape).astype(stored)
+    for name in ("a.nii", "a.nii.gz"):
+        volume = read_volume(scaled(tmp_path / name, voxels, slope, intercept))
+        assert volume.dtype == wanted
+        expected = voxels.astype(float) * slope + intercept
+        assert np.array_equal(as_stored(volume)[0].numpy(), expected.reshape(volume.shape[1:]))
+        assert np.array_equal(read_image(tmp_path / name)[0].numpy(), expected.reshape(shape[:3]))
+
+
+def test_a_volume_of_a_scaled_series_over_time_is_chosen(tmp_path):
+    path = scaled(tmp_path / "a.nii", np.stack([VOXELS, VOXELS + 1], axis=-1), 2, 0)
+    assert np.array_equal(as_stored(read_volume(path, frame=1))[0].numpy(), 2 * (VOXELS + 1))
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("slope", [1, 0.5])
+def test_memory_of_scaled_numbers_stays_below_a_few_volumes(tmp_path, name, slope):
+    path = scaled(tmp_path / name, np.zeros((128, 128, 40), np.int16), slope, -1024)
+    read_volume(path)
+    tracemalloc.start()
+    volume = read_volume(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # what is stored, what is returned, and a copy of that on the way
+    assert peak < 1.05 * (128 * 128 * 40 * 2 + 2 * volume.numel() * volume.element_size())
+
+
 def test_voxels_that_are_not_finite_are_refused(tmp_path):
     voxels = VOXELS.astype(np.float32)
     for wrong in (np.nan, np.inf):
         voxels[1, 1, 1] = wrong
         refused(write(tmp_path / "a.nii", voxels), "not finite")
     refused(write(tmp_path / "b.nii", np.full((3, 3, 3), 1e300)), "not finite")
+    refused(scaled(tmp_path / "c.nii", np.full((3, 3, 3), 3e4, np.int16), 3e38, 0), "not finite")
 
 
 # axes
@@ -222,6 +272,17 @@ def test_nrrd_lies_where_its_space_says(tmp_path, space, to_ras):
     expected = np.diag([*(np.array([2.0, 3, 4]) * to_ras), 1.0])
     expected[:3, 3] = origin * to_ras
     assert np.allclose(stored.affine, expected)
+
+
+@pytest.mark.parametrize("turn", [None, TURN], ids=["straight", "oblique"])
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_nrrd_keeps_its_millimetres_whatever_the_order_of_its_axes(tmp_path, codes, turn):
+    affine = affine_of(codes, turn=turn)
+    header = {"space": "RAS", "space directions": affine[:3, :3].T, "space origin": affine[:3, 3]}
+    nrrd.write(str(tmp_path / "a.nrrd"), VOXELS, header)
+    volume, same = read_volume(tmp_path / "a.nrrd"), read_volume(write(tmp_path / "a.nii", affine=affine))
+    assert torch.equal(volume.as_tensor(), same.as_tensor())
+    assert np.allclose(volume.affine, same.affine, atol=1e-4)  # NIfTI keeps single precision
 
 
 def test_nrrd_without_a_known_space_is_refused(tmp_path):
