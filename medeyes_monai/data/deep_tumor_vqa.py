@@ -82,9 +82,10 @@ ABOUT = About(
 
 
 class DeepTumorVqaRelease:
-    """The benchmark in its own layout: ``benchmark/test_qa.json`` beside ``benchmark/ct/<id>/ct.nii.gz``.
+    """The benchmark in its own layout: ``benchmark/test_qa.json`` beside the volumes.
 
-    A question's family is its stage; its subtype stands in the metadata.
+    A volume is ``benchmark/ct/<id>.nii.gz`` or ``benchmark/ct/<id>/ct.nii.gz``; the first counts where both
+    are there. A question's family is its stage; its subtype stands in the metadata.
 
     Args:
         source: The folder that holds ``benchmark``, or that folder itself.
@@ -144,8 +145,14 @@ class DeepTumorVqaRelease:
             "metadata": {key: record.fields[key] for key in KEPT if key in record.fields},
         }
         item |= self._choice(record) if self._form == "choice" else self._open(record, subtype)
-        volume = self._folder / "ct" / _inside(image) / "ct.nii.gz"
-        return [Question(item, (), f"images/{image}", files={"image": volume})]
+        return [Question(item, (), f"images/{image}", files={"image": self._volume(image)})]
+
+    def _volume(self, name: str) -> Path:
+        """Return the file of a volume, in a folder of its own unless it lies beside the others."""
+        if not re.fullmatch(r"[\w-]+", name):
+            raise ConfigError(f"{name!r} is no name of a volume; wanted letters, digits, _ and -")
+        flat = self._folder / "ct" / f"{name}.nii.gz"
+        return flat if flat.is_file() else self._folder / "ct" / name / "ct.nii.gz"
 
     def _open(self, record: Record, subtype: str) -> dict[str, Any]:
         answer = record.text("answer")
@@ -169,10 +176,3 @@ class DeepTumorVqaRelease:
             raise ConfigError(f"wanted options A: ... B: ... in order, one of them correct; got {letters}")
         answer = options[letters.index(correct)]
         return {"question": question.strip(), "answer": answer, "options": options, "scoring": "choice"}
-
-
-def _inside(name: str) -> str:
-    """Return the name of a folder if it is one."""
-    if not re.fullmatch(r"[\w-]+", name):
-        raise ConfigError(f"{name!r} is no name of a volume; wanted letters, digits, _ and -")
-    return name

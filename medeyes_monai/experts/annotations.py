@@ -131,8 +131,9 @@ class AnnotationExpert:
 
     def scan(self, scene: Scene, query: str) -> tuple[Candidate, ...]:
         """Propose a region for each finding that is not missed, and some false alarms, best first."""
-        found = [self._candidate(scene, query, finding) for finding in scene.findings]
-        candidates = [c for c in found if c is not None] + self._false_alarms(scene, query)
+        least = least_extent(scene, self.min_extent)
+        found = [self._candidate(scene, query, finding, least) for finding in scene.findings]
+        candidates = [c for c in found if c is not None] + self._false_alarms(scene, query, least)
         return tuple(sorted(candidates, key=lambda c: (-c.confidence, c.box.corners)))
 
     def drill(self, scene: Scene, box: Box, query: str) -> Verdict:
@@ -148,8 +149,9 @@ class AnnotationExpert:
         mean, answer = self._judge(query, label, (DRILL_DECISIVE, DRILL_SUPPORTING, DRILL_OTHER))
         return Verdict(self._confidence(rng, mean, DRILL_NOISE_SHARE), label, answer)
 
-    def _candidate(self, scene: Scene, query: str, finding: Finding) -> Candidate | None:
-        least = least_extent(scene, self.min_extent)
+    def _candidate(
+        self, scene: Scene, query: str, finding: Finding, least: tuple[int, ...]
+    ) -> Candidate | None:
         region = finding.box.expand(scene.shape, minimum=least)
         if not finding.subtle:
             return Candidate(region, PLAIN, finding.label)
@@ -163,9 +165,8 @@ class AnnotationExpert:
             confidence *= COARSE_SHARE
         return Candidate(_moved(rng, region, scene.shape, self.jitter), confidence, UNNAMED)
 
-    def _false_alarms(self, scene: Scene, query: str) -> list[Candidate]:
+    def _false_alarms(self, scene: Scene, query: str, least: tuple[int, ...]) -> list[Candidate]:
         rng = numpy_generator(self.seed, "false alarms", scene.key, query)
-        least = least_extent(scene, self.min_extent)
         alarms: list[Candidate] = []
         for _ in range(int(rng.poisson(self.false_alarm_rate))):
             draws = (random_box(rng, scene.shape, least, least) for _ in range(_FALSE_ALARM_TRIES))

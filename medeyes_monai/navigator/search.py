@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts import Candidate, Expert, Reader, Reading, Verdict, checked
-from medeyes_monai.experts.queries import Queries, QueryTemplates
+from medeyes_monai.experts.queries import QueryTemplates
 from medeyes_monai.geometry import Box
 from medeyes_monai.navigator.decisions import Decision, Reason, Search
 from medeyes_monai.navigator.state import (
@@ -23,7 +23,7 @@ from medeyes_monai.navigator.state import (
     switch,
     worth_a_look,
 )
-from medeyes_monai.navigator.tiles import scan_parts
+from medeyes_monai.navigator.tiles import scan_around, scan_parts
 from medeyes_monai.scenes import Scene
 from medeyes_monai.trajectory import Fixation, Trajectory
 
@@ -63,6 +63,9 @@ class Navigator:
         finer: How often a scan that brings up no new place is repeated on a finer scale: the image in 2, 4,
             ... overlapping parts along each axis, each scanned by itself. 0, the default, is what the
             benchmark's figures were measured with; 1 costs up to four more scans of a picture.
+        rescans: How often what is around each candidate is scanned again, each time wider, before one is
+            chosen (see :func:`~.tiles.scan_around`). 0, the default: the first scan is believed. Each costs a
+            scan more for every candidate.
         queries: What the expert is asked in place of the question; the question itself if not given.
         conclude: After each look, the reasoning says what it found and also the answer that all findings so
             far support (see :func:`conclusion`), so that no later thought has to go through all of them
@@ -95,6 +98,7 @@ class Navigator:
         mode: Literal["both", "scan", "drill"] = "both",
         min_extent: int = MIN_EXTENT,
         finer: int = 0,
+        rescans: int = 0,
         queries: QueryTemplates | None = None,
         conclude: bool = False,
     ) -> None:
@@ -104,14 +108,14 @@ class Navigator:
                 "max_steps, max_regions and min_extent must be at least 1, "
                 f"got {max_steps}, {max_regions} and {min_extent}"
             )
-        if finer < 0:
-            raise ConfigError(f"finer must not be negative, got {finer}")
+        if min(finer, rescans) < 0:
+            raise ConfigError(f"finer and rescans must not be negative, got {finer} and {rescans}")
         if mode not in ("both", "scan", "drill"):
             raise ConfigError(f"mode is 'both', 'scan' or 'drill', got {mode!r}")
         self.expert, self.reader, self.mode = expert, reader, mode
         self.delta, self.xi = delta, xi
         self.max_steps, self.max_regions, self.min_extent = max_steps, max_regions, min_extent
-        self.finer, self.queries = finer, queries or QueryTemplates()
+        self.finer, self.rescans, self.queries = finer, rescans, queries or QueryTemplates()
         self.conclude = conclude and reader is not None
 
     def navigate(self, scene: Scene, query: str, choose: Choose) -> Trajectory:
@@ -145,11 +149,12 @@ class Navigator:
         asked = self.queries.fill(query, scene)
         found = _Findings(checked.scan(self.expert, scene, asked.scan))
         reading, state, decisions = self._read(query, found), NavigatorState(), []
+        scales = _Scales(self, scene, asked.scan, stop)
         thought = _summary(found.candidates)
         if _certainty(reading) >= self.xi:
             decisions.append(_without_a_look("decisive"))
         else:
-            state, found = self._scanned(state, found, found.candidates, scene, asked)
+            state, found = self._scanned(state, found, found.candidates, scales)
             thought = _summary(found.proposed)
             if not state.regions or stop():
                 decisions.append(_without_a_look("budget" if state.regions else "nothing"))
@@ -161,7 +166,7 @@ class Navigator:
             found = found.extended(Fixation(thought, region, mode, verdict.confidence), verdict)
             reading = self._read(query, found)
             thought = conclusion(verdict.finding, reading) if self.conclude else verdict.finding
-            state, found, decision, reason = self._next(state, index, found, reading, scene, asked, stop)
+            state, found, decision, reason = self._next(state, index, found, reading, scales)
             gain = relative_gain(before, verdict.confidence)
             step = len(found.looks)
             decisions.append(Decision(step, mode, region, before, verdict.confidence, gain, decision, reason))
@@ -180,13 +185,11 @@ class Navigator:
         index: int,
         found: _Findings,
         reading: Reading,
-        scene: Scene,
-        asked: Queries,
-        stop: Stop,
+        scales: _Scales,
     ) -> tuple[NavigatorState, _Findings, Literal["drill", "scan", "stop"], Reason]:
         """Apply equation 3, or an ablation in its place, and scan again where that is the result."""
         confidence = found.verdicts[-1].confidence
-        if (end := self._reason_to_stop(found, confidence, reading, stop)) is not None:
+        if (end := self._reason_to_stop(found, confidence, reading, scales.stop)) is not None:
             return NavigatorState(), found, "stop", end
         wanted, reason = self._wanted(state.confidences[index], confidence)
         state = after_drill(state, index, confidence, wanted, self.min_extent)
@@ -195,10 +198,12 @@ class Navigator:
         reason = "smallest" if wanted == "drill" else reason
         if self.mode == "drill":
             return NavigatorState(), found, "stop", reason
-        proposed = checked.scan(self.expert, scene, asked.scan)
-        state, found = self._scanned(state, found, proposed, scene, asked)
+        whole = checked.scan(self.expert, scales.scene, scales.query)
+        state, found = self._scanned(state, found, whole, scales)
         if not state.regions:
             return state, found, "stop", "nothing_new"
+        if scales.stop():
+            return NavigatorState(), found, "stop", "budget"
         return state, found, "scan", reason
 
     def _reason_to_stop(
@@ -222,18 +227,19 @@ class Navigator:
         self,
         state: NavigatorState,
         found: _Findings,
-        proposed: tuple[Candidate, ...],
-        scene: Scene,
-        asked: Queries,
+        whole: tuple[Candidate, ...],
+        scales: _Scales,
     ) -> tuple[NavigatorState, _Findings]:
-        """Return the state after a scan, going to finer scales only while nothing new comes up."""
-        after = after_scan(state, proposed, self.max_regions)
-        for level in range(1, self.finer + 1):
-            if after.regions:
-                break
-            proposed = scan_parts(self.expert, scene, asked.scan, 2**level, self.min_extent)
+        """Return the state after a scan, going to finer scales only while nothing new comes up.
+
+        Where none of them holds what is believed after all, what the scan of the whole proposed is looked at.
+        """
+        for level in range(self.finer + 1):
+            proposed = scales.proposed(level, whole)
             after = after_scan(state, proposed, self.max_regions)
-        return after, replace(found, proposed=proposed)
+            if after.regions:
+                return after, replace(found, proposed=proposed)
+        return after_scan(state, whole, self.max_regions), replace(found, proposed=whole)
 
 
 def conclusion(finding: str, reading: Reading) -> str:
@@ -266,6 +272,33 @@ class _Findings:
         proposed = (c.disagreement for c in self.proposed if c.box == look.box)
         look = replace(look, disagreement=max(verdict.disagreement, *proposed, 0.0))
         return replace(self, looks=(*self.looks, look), verdicts=(*before, verdict))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scales:
+    """What the scans of one search propose, scale by scale; what takes many calls of the expert, once."""
+
+    navigator: Navigator
+    scene: Scene
+    query: str
+    stop: Stop
+    known: dict[int, tuple[Candidate, ...]] = field(default_factory=dict)
+
+    def proposed(self, level: int, whole: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        """Return what is proposed in the whole, or in 2 to the level parts along each axis."""
+        if not level and not self.navigator.rescans:
+            return whole
+        if level not in self.known:
+            self.known[level] = self._scanned(level, whole)
+        return self.known[level]
+
+    def _scanned(self, level: int, found: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        by = self.navigator
+        if level:
+            found = scan_parts(by.expert, self.scene, self.query, 2**level, by.min_extent)
+        if by.rescans:
+            found = scan_around(by.expert, self.scene, self.query, found, by.rescans, self.stop)
+        return found
 
 
 def _without_a_look(reason: Reason) -> Decision:

@@ -81,6 +81,20 @@ def test_volumes_are_linked_and_named_after_their_study(tumours, tmp_path):
     assert again.was_done
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_volumes_that_lie_beside_each_other_are_found_and_come_before_folders(tumours, tmp_path, both):
+    volumes = tumours / "benchmark" / "ct"
+    for folder in sorted(volumes.iterdir()):
+        (folder / "ct.nii.gz").rename(volumes / f"{folder.name}.nii.gz")
+        if both:
+            (folder / "ct.nii.gz").write_bytes(b"another")
+    prepare(open_release("deep_tumor_vqa", tumours), "deep_tumor_vqa", tmp_path / "out", quiet=True)
+    for row in rows_of(tmp_path / "out", "test"):
+        name = row["image"].removeprefix("images/")
+        assert (tmp_path / "out" / row["image"]).samefile(volumes / name)
+    assert PreparedVQA(tmp_path / "out", "test", scene=VolumeScene)[0].scene.shape == (40, 36, 12)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
