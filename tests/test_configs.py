@@ -5,6 +5,8 @@ import re
 import shlex
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import yaml
 from accelerate.state import AcceleratorState
@@ -261,6 +263,20 @@ def test_a_setting_is_read_as_yaml_reads_it(value):
 def test_a_setting_that_cannot_be_read_is_refused(text):
     with pytest.raises(ConfigError, match=r"key=value|cannot be read"):
         read_setting(text)
+
+
+def test_prepared_questions_about_volumes_are_evaluated_on_scenes_of_volumes(checkpoints, tmp_path):
+    row = {"id": "1", "image": "ct.nii.gz", "question": "Is there a lesion?", "answer": "yes"}
+    voxels = np.zeros((40, 36, 12), np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-0.8, -0.8, 2.5, 1.0])), tmp_path / "ct.nii.gz")
+    (tmp_path / "test.jsonl").write_text(json.dumps(row))
+    given = {"dataset_dir": str(tmp_path), "policy_path": str(checkpoints["qwen3_vl"]), "device": "cpu"}
+    parser = parser_of(BASE / "evaluate.yaml", EVALUATIONS / "prepared_volume.yaml", **given)
+    (case,) = parser.get_parsed_content("dataset")
+    assert type(case.scene).__name__ == "VolumeScene"
+    assert case.scene.shape == (40, 36, 12)
+    policy = parser.get_parsed_content("policy")
+    assert policy.family.picture_ids(case.scene.overview().pixels)  # the overview fits the policy's grid
 
 
 def test_no_configuration_names_a_component_by_a_private_path():

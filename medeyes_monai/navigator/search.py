@@ -65,7 +65,8 @@ class Navigator:
             benchmark's figures were measured with; 1 costs up to four more scans of a picture.
         rescans: How often what is around each candidate is scanned again, each time wider, before one is
             chosen (see :func:`~.tiles.scan_around`). 0, the default: the first scan is believed. Each costs a
-            scan more for every candidate.
+            scan more for every candidate. Two or three may do harm, since each scan makes up things of its
+            own; 8 is what was measured (``scripts/measure_focus.py``).
         queries: What the expert is asked in place of the question; the question itself if not given.
         conclude: After each look, the reasoning says what it found and also the answer that all findings so
             far support (see :func:`conclusion`), so that no later thought has to go through all of them
