@@ -1,13 +1,17 @@
 """Measures whether the search of an expert that errs brings a look onto organs and a tumour of real volumes.
 
-    python scripts/measure_focus.py --folder ../shared/data --output runs/measured_focus
-    python scripts/measure_focus.py --folder ../shared/data --output runs/slabs --slab-mm 80
+    python scripts/measure_focus.py --folder path/to/data --output runs/measured_focus
+    python scripts/measure_focus.py --folder path/to/data --output runs/slabs --slab-mm 80
 
 Each study is one scene that holds all its labelled organs, or its tumour. Each of them is asked for by name,
 once for each seed. The expert knows the labels, but overlooks 20 % of them in a scan, moves its boxes, adds
 false alarms, is unsure by 0.2 of what it was asked for, and names something else in 20 % of its drills. It
 searches by itself, with ``FocusInferer``, up to four looks: once with its first scan believed, and once with
-what is around each candidate scanned again. A look hits from an IoU of 0.3 in 3D on.
+what is around each candidate scanned again. A look hits from an IoU of 0.3 in 3D on. Looks are the median
+number up to the first hit, of the searches that have one.
+
+This expert's errors are drawn anew for each part of a volume that it is shown, so scanning again averages them
+out; those of a trained one change less from part to part, and so it gains less.
 
 The output folder gets ``results.json``, with the IoU of each look, and ``table.md``. Studies that the folder
 lacks are left out.
