@@ -10,8 +10,8 @@ searches by itself, with ``FocusInferer``, up to four looks: once with its first
 what is around each candidate scanned again. A look hits from an IoU of 0.3 in 3D on. Looks are the median
 number up to the first hit, of the searches that have one.
 
-This expert's errors are drawn anew for each part of a volume that it is shown, so scanning again averages them
-out; those of a trained one change less from part to part, and so it gains less.
+This expert's errors are drawn anew for each part of a volume that it is shown, so scanning again averages
+them out; those of a trained one change less from part to part, and so it gains less.
 
 The output folder gets ``results.json``, with the IoU of each look, and ``table.md``. Studies that the folder
 lacks are left out.
