@@ -67,9 +67,13 @@ class RaggedCache:
         return torch.arange(self._seen, device=self._device) <= self.columns[:, None, :, None]
 
     def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store a chunk's keys and values ``[n, H, T, W]``; return all of its rows' ``[n, H, L, W]``."""
+        """Store a chunk's keys and values ``[n, H, T, W]``; return all of its rows' ``[n, H, L, W]``.
+
+        What else an attention layer hands over, by position or by name, differs between versions of
+        transformers and is not needed.
+        """
         if layer == len(self.keys):
             size = len(self.lengths), _rounded(self._seen)
             self.keys.append(_grown(keys[:0, :, :0], *size))
