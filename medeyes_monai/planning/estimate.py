@@ -1,0 +1,332 @@
+"""Peak memory of a run's phases: the engine's own code on tensors without data, and arithmetic for the rest.
+
+Every term is a function that names the part of the engine from which it follows, so that it can be corrected
+where that part changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from medeyes_monai.planning.meter import LiveBytes, peaks_by_stage
+from medeyes_monai.planning.settings import RunSettings
+from medeyes_monai.planning.shapes import Model, Shapes
+from medeyes_monai.planning.tokens import EpisodeTokens, count_tokens, picture_grid
+from medeyes_monai.policy.cache import RaggedCache, additive
+from medeyes_monai.policy.huggingface import FAMILIES
+from medeyes_monai.policy.logprobs import rows_for, score_tokens
+from medeyes_monai.training.microbatches import micro_batches
+
+__all__ = ["Estimate", "estimate"]
+
+FEW, STEP = 2, 1
+"""Layers of the shallow models that are traced: two, and three."""
+OVERHEAD = 96 * 2**20
+"""What a process needs besides tensors: tokenizer, configurations, threads, allocator. Unit: bytes."""
+FEATURE_BUDGET = 2**28
+"""Most bytes of pictures' features that are kept (``HuggingFacePolicy``, ``feature_budget``)."""
+FOUR_BIT = 0.5 + 4 / 64
+"""Bytes of a weight in 4 bits, with a float32 scale for each block of 64."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run needs. Memory in bytes, above a process that has imported everything.
+
+    Args:
+        name: The model.
+        settings: The settings that were asked about.
+        tokens: Tokens of an episode.
+        parameters: Parameters of the model, without adapter.
+        trained: Trained parameters.
+        rows: Episodes drawn side by side in training.
+        passes: Micro-batches of an update, at most.
+        weights: Weights and adapter.
+        drawing: Peak while episodes are drawn.
+        update: Peak while gradients are made and applied.
+        saving: Peak while a state and the policy are written.
+        adapter: Size on disk of what is saved of the policy: the adapter, or all weights without one.
+    """
+
+    name: str
+    settings: RunSettings
+    tokens: EpisodeTokens
+    parameters: int
+    trained: int
+    rows: int
+    passes: int
+    weights: int
+    drawing: int
+    update: int
+    saving: int
+    adapter: int
+
+    @property
+    def peak(self) -> int:
+        """The largest of the phases."""
+        return max(self.drawing, self.update, self.saving)
+
+
+def estimate(shapes: Shapes, settings: RunSettings) -> Estimate:
+    """Estimate what a training run needs.
+
+    Args:
+        shapes: The model.
+        settings: Settings of the run.
+
+    Raises:
+        ConfigError: If no such model can be built.
+    """
+    model = Model(shapes, settings)
+    tokens = count_tokens(shapes, model)
+    episodes = settings.questions * settings.draws
+    experts = settings.questions * settings.n_paths
+    passes = sum(
+        len(micro_batches([tokens.episode] * number, settings.micro_tokens)) for number in (episodes, experts)
+    )
+    held = weights_bytes(model) + optimizer_bytes(model) + gradient_bytes(model)
+    held += feature_bytes(model, tokens) + OVERHEAD
+    draw = max(
+        drawing_bytes(model, tokens, settings.rows, settings.questions_at_once),
+        drawing_bytes(model, tokens, settings.test_batch, settings.test_batch),
+    )
+    learn = update_bytes(model, tokens) + (gradient_bytes(model) if settings.n_paths else 0)
+    return Estimate(
+        name=shapes.name,
+        settings=settings,
+        tokens=tokens,
+        parameters=model.parameters,
+        trained=sum(weight.numel() for weight in model.trained),
+        rows=settings.rows,
+        passes=passes,
+        weights=weights_bytes(model),
+        drawing=held + draw,
+        update=held + learn,
+        saving=held + saving_bytes(model),
+        adapter=adapter_bytes(model),
+    )
+
+
+def weights_bytes(model: Model) -> int:
+    """Weights and buffers on their device (``policy.loading.load_core``, ``add_adapter``), tied ones once."""
+    tensors = {id(tensor): tensor for tensor in (*model.core.parameters(), *model.core.buffers())}
+    packed = _packed(model) if model.settings.four_bit else set()
+    return sum(
+        int(tensor.numel() * FOUR_BIT) if key in packed else tensor.nbytes for key, tensor in tensors.items()
+    )
+
+
+def _packed(model: Model) -> set[int]:
+    """Return the weights that bitsandbytes packs: of linear layers, except of the output layer and adapters."""
+    return {
+        id(module.weight)
+        for name, module in model.core.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not model.head and "lora_" not in name
+    }
+
+
+def optimizer_bytes(model: Model) -> int:
+    """Two moments of each trained parameter in its own type (``torch.optim.AdamW``), from the first step on."""
+    return 2 * gradient_bytes(model)
+
+
+def gradient_bytes(model: Model) -> int:
+    """One gradient of each trained parameter. They live until the next update begins (``trainer._update``)."""
+    return sum(weight.nbytes for weight in model.trained)
+
+
+def feature_bytes(model: Model, tokens: EpisodeTokens) -> int:
+    """What is kept of the vision tower's output (``policy.vision.VisionMemo``)."""
+    settings = model.settings
+    if model.config.model_type not in FAMILIES or not settings.freeze_vision:
+        return 0
+    deeper = len(getattr(model.vision, "deepstack_visual_indexes", None) or [])
+    shown = tokens.overview + settings.draws * tokens.looks * tokens.look
+    one = shown * model.text.hidden_size * (1 + deeper) * model.core.dtype.itemsize
+    return int(min(FEATURE_BUDGET, settings.updates * settings.questions * one))
+
+
+def tower_bytes(model: Model, pictures: int, pixels: int) -> int:
+    """What a pass of the vision tower over some pictures needs at once, without gradient."""
+    vision, size = model.vision, model.core.dtype.itemsize
+    wide = vision.hidden_size
+    inner = getattr(vision, "intermediate_size", 4 * wide)
+    patch = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
+    if picture_grid(model.config) is None:
+        side = vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]
+        patches = pictures * (side // patch) ** 2
+    else:
+        patches = pictures * (pixels // patch**2)
+    numbers = 3 * patch**2 * getattr(vision, "temporal_patch_size", 1)
+    return int(patches * (numbers * 4 + size * (6 * wide + 2 * inner)))
+
+
+def drawing_bytes(model: Model, tokens: EpisodeTokens, rows: int, prompts: int) -> int:
+    """What episodes that are drawn side by side need: cache, chunks, scores (``rollout.batch``)."""
+    settings = model.settings
+    overview = tower_bytes(model, prompts, settings.overview_pixels)
+    look = tower_bytes(model, rows, settings.look_pixels)
+
+    def draw(meter: LiveBytes) -> None:
+        with torch.no_grad():
+            cache = RaggedCache(torch.device("cpu"))
+            with meter.stage("prompts"):
+                torch.empty(overview, dtype=torch.uint8)
+                states = _read(model, cache, list(range(prompts)), tokens.prompt)
+            if rows > prompts:
+                with meter.stage("rows"):
+                    cache.keep([row % prompts for row in range(rows)])
+                    states = states.repeat(rows // prompts, 1)
+            with meter.stage("first word"):
+                _draw(model, states)
+            for turn in range(tokens.looks + 1):
+                with meter.stage(f"words of turn {turn}"):
+                    _lengthen(cache, rows, tokens.turn - 1)
+                    states = _read(model, cache, list(range(rows)), 1)
+                    _draw(model, states)
+                if turn < tokens.looks:
+                    members = list(range(max(1, rows - 1)))  # seldom do all look at once: keys are copied
+                    with meter.stage(f"look {turn}"):
+                        torch.empty(look, dtype=torch.uint8)
+                        _read(model, cache, members, tokens.feedback)
+
+    return max(_traced(model, draw, train=False).values())
+
+
+def _read(model: Model, cache: RaggedCache, rows: list[int], size: int) -> torch.Tensor:
+    """Append a chunk to the cache, as ``policy.qwen_vl.CachedReader`` does."""
+    seen = cache.extend(rows, [size] * len(rows))
+    ids = torch.zeros(len(rows), size, dtype=torch.long)
+    embedded = model.decoder.embed_tokens(ids)
+    states: torch.Tensor = model.decoder(
+        inputs_embeds=embedded,
+        position_ids=_positions(model, ids),
+        attention_mask=_mask(model, additive(seen, embedded.dtype)),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return states[:, -1]
+
+
+def _lengthen(cache: RaggedCache, rows: int, tokens: int) -> None:
+    """Make room for tokens as if they came one by one; the cache grows when a token finds no column."""
+    while tokens:
+        room = cache.keys[0].shape[2] - max(cache.lengths)
+        step = min(tokens, max(1, room))
+        cache.extend(range(rows), [step] * rows)
+        tokens -= step
+
+
+def _positions(model: Model, ids: torch.Tensor) -> torch.Tensor:
+    """Return positions; those of the Qwen-VL families have three parts."""
+    return ids if model.config.model_type not in FAMILIES else ids.expand(3, *ids.shape)
+
+
+def _mask(model: Model, seen: torch.Tensor) -> Any:
+    """Return a mask in the form that the decoder takes: one, or one for each kind of layer."""
+    kinds = set(getattr(model.text, "layer_types", None) or [])
+    return dict.fromkeys(kinds, seen) if len(kinds) > 1 else seen
+
+
+def _scores(model: Model, states: torch.Tensor) -> torch.Tensor:
+    """Return scores of the next token (``HuggingFacePolicy.scores``)."""
+    logits: torch.Tensor = model.head(states).float()
+    never = torch.zeros(logits.shape[-1], dtype=torch.bool)
+    return logits.masked_fill(never, float("-inf"))
+
+
+def _draw(model: Model, states: torch.Tensor) -> None:
+    """Draw a token for each row (``rollout.batch._draw``)."""
+    distribution = torch.log_softmax(_scores(model, states), dim=-1)
+    cumulative = distribution.double().exp().cumsum(-1)
+    torch.searchsorted(cumulative, cumulative[:, -1:])
+
+
+def update_bytes(model: Model, tokens: EpisodeTokens) -> int:
+    """What the largest micro-batch needs besides weights and gradients (``training.objective._Step.run``)."""
+    settings = model.settings
+    rows = max(1, min(settings.micro_tokens // tokens.episode, settings.questions * settings.draws))
+    written = min(tokens.written, tokens.episode - 1) * rows
+
+    def learn(meter: LiveBytes) -> None:
+        ids = torch.zeros(rows, tokens.episode, dtype=torch.long)
+        with meter.stage("forward"):
+            with _autocast(settings):
+                whole = None if model.config.model_type in FAMILIES else torch.ones_like(ids)
+                states = model.decoder(
+                    inputs_embeds=model.decoder.embed_tokens(ids),
+                    position_ids=_positions(model, ids),
+                    attention_mask=whole,
+                    use_cache=False,
+                ).last_hidden_state
+                chosen, entropy = score_tokens(
+                    states.flatten(0, 1)[torch.zeros(written, dtype=torch.long)],
+                    torch.zeros(written, dtype=torch.long),
+                    lambda hidden: _scores(model, hidden),
+                    chunk=rows_for(int(model.text.vocab_size)),
+                )
+            loss = chosen.sum() + entropy.sum()
+            del states, chosen, entropy
+        with meter.stage("backward"):
+            loss.backward()
+
+    seen = 0 if settings.freeze_vision else trained_tower_bytes(model, tokens, rows)
+    return max(_traced(model, learn, train=True).values()) + seen
+
+
+def trained_tower_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
+    """What a trained vision tower keeps for backward: the states of all its layers."""
+    settings = model.settings
+    one = tower_bytes(model, 1, settings.overview_pixels) + tokens.looks * tower_bytes(
+        model, 1, settings.look_pixels
+    )
+    depth = getattr(model.vision, "depth", None) or model.vision.num_hidden_layers
+    return int(rows * one * (2 if settings.gradient_checkpointing else depth))
+
+
+def saving_bytes(model: Model) -> int:
+    """What writing needs besides what is there: nothing, safetensors writes from the tensors themselves.
+
+    An adapter is written alone, and a state holds trained parameters only (``training.checkpoint``).
+    """
+    return 0
+
+
+def adapter_bytes(model: Model) -> int:
+    """Size on disk of the saved policy: trained parameters of an adapter, or all weights."""
+    return gradient_bytes(model) if model.settings.lora is not None else weights_bytes(model)
+
+
+def _traced(model: Model, work: Callable[[LiveBytes], None], *, train: bool) -> dict[str, int]:
+    """Return the peaks of some work by stage, from two shallow models, since the layers of a deep one are alike."""
+    depth = len(model.decoder.layers)
+    few = min(FEW, depth)
+    found = []
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.random.fork_rng(devices=[]):
+        model.pretend()
+        model.core.train(train)
+        for number in (few, min(few + STEP, depth)):
+            with model.layers(number):
+                trained = [weight for weight in model.core.parameters() if weight.requires_grad]
+                for weight in trained:  # gradients of earlier micro-batches are there already
+                    weight.grad = torch.empty_like(weight) if train else None
+                known = [*model.core.parameters(), *model.core.buffers()]
+                known += [weight.grad for weight in trained if weight.grad is not None]
+                with LiveBytes(known) as meter, _autocast(model.settings) if not train else nullcontext():
+                    work(meter)
+                found.append(meter.peaks)
+    return peaks_by_stage(found[0], found[1], step=STEP, further=depth - few)
+
+
+def _autocast(settings: RunSettings) -> AbstractContextManager[Any]:
+    """Return the mixed precision of accelerate, in which episodes are drawn and scored."""
+    if settings.mixed_precision == "no":
+        return nullcontext()
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast("cpu", kinds[settings.mixed_precision])

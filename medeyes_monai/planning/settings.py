@@ -1,0 +1,126 @@
+"""What a run's memory depends on, read from its configuration; nothing is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from medeyes_monai.errors import ConfigError
+
+__all__ = ["RunSettings", "read_settings"]
+
+IMAGE_TOKENS = 1024
+"""Most tokens of one picture where the processor decides their number."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings of a training run that its memory depends on, named as in the configuration.
+
+    Args:
+        policy_path: Checkpoint directory or hub name.
+        dtype: Type of the weights.
+        lora: Arguments of ``peft.LoraConfig``; None trains the model itself.
+        four_bit: Whether the linear layers are loaded in 4 bits.
+        freeze_vision: Whether the vision tower is left as it is.
+        gradient_checkpointing: Whether each layer's states are computed again in backward.
+        mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``, as of accelerate.
+        questions: Questions of an update.
+        draws: Episodes of each question.
+        n_paths: Expert paths of each question; 0 without an expert.
+        batch: Episodes that are drawn side by side in training.
+        test_batch: The same in an evaluation, where each is of another question.
+        overview_pixels: Most pixels of the overview.
+        look_pixels: Most pixels of a look.
+        image_tokens: Most tokens of one picture where the family's processor decides their number.
+        max_looks: Largest number of looks.
+        max_turn_tokens: Largest number of tokens in a turn.
+        micro_tokens: Largest number of tokens in one pass of an update.
+        updates: Updates of the whole run.
+    """
+
+    policy_path: str
+    dtype: str
+    lora: Mapping[str, Any] | None
+    four_bit: bool
+    freeze_vision: bool
+    gradient_checkpointing: bool
+    mixed_precision: str
+    questions: int
+    draws: int
+    n_paths: int
+    batch: int
+    test_batch: int
+    overview_pixels: int
+    look_pixels: int
+    image_tokens: int
+    max_looks: int
+    max_turn_tokens: int
+    micro_tokens: int
+    updates: int
+
+    @property
+    def rows(self) -> int:
+        """Episodes that training draws side by side; the draws of a question are not parted."""
+        return self.draws * self.questions_at_once
+
+    @property
+    def questions_at_once(self) -> int:
+        """Questions that training asks side by side."""
+        return min(self.questions, max(1, self.batch // self.draws))
+
+
+def read_settings(files: Sequence[str | Path], settings: Mapping[str, Any]) -> RunSettings:
+    """Read what matters from a training's configuration.
+
+    Args:
+        files: The bundle's configuration and what is laid over it, later ones over earlier ones.
+        settings: Values by id, over all files.
+
+    Raises:
+        ConfigError: If a value that matters cannot be read.
+    """
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in files])
+    for name, value in settings.items():
+        parser.set(value, name, recursive=True)
+    parser.parse()
+
+    def value(name: str, default: Any = None) -> Any:
+        if name not in parser:
+            return default
+        try:
+            return parser.get_parsed_content(name)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{name} cannot be read without building the run ({error})") from error
+
+    accelerator = parser.get("train::trainer::accelerator") or {}
+    quantization = value("policy::quantization_config")
+    try:
+        return RunSettings(
+            policy_path=str(value("policy::path")),
+            dtype=str(value("policy::dtype")),
+            lora=value("policy::lora"),
+            four_bit=bool(quantization and quantization.get("load_in_4bit")),
+            freeze_vision=bool(value("policy::freeze_vision")),
+            gradient_checkpointing=bool(value("policy::gradient_checkpointing")),
+            mixed_precision=str(accelerator.get("mixed_precision") or "no"),
+            questions=int(value("questions")),
+            draws=int(value("train::inferer::draws")),
+            n_paths=int(value("n_paths")) if parser.get("train::trainer::sampler") is not None else 0,
+            batch=int(value("train::inferer::batch")),
+            test_batch=int(value("test::inferer::batch")),
+            overview_pixels=int(value("scene::overview_pixels")),
+            look_pixels=int(value("scene::look_pixels")),
+            image_tokens=int(value("policy::image_tokens", IMAGE_TOKENS)),
+            max_looks=int(value("train::inferer::max_looks")),
+            max_turn_tokens=int(value("train::inferer::max_turn_tokens")),
+            micro_tokens=int(value("train::trainer::micro_tokens")),
+            updates=int(value("max_epochs")) * int(value("epoch_length")),
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"a setting of the run is not a number where one is wanted ({error})") from error
