@@ -191,7 +191,7 @@ def test_workflows_share_the_values_that_a_policy_depends_on():
         ("train::trainr::warmup", r"did you mean 'train::trainer'\?"),
         ("train::datasett", r"did you mean 'train::dataset'\?"),
         ("zzz", r"unknown key 'zzz'; known here are bundle_root"),
-        ("policy::lora::r", r"'policy::lora::r' cannot be set, because policy::lora is None"),
+        ("lora::r", r"'lora::r' cannot be set, because lora is None"),
         ("train::handlers::9::path", r"cannot be set, because train::handlers is \["),
     ],
 )

@@ -78,11 +78,13 @@ def load_bundle(
     parser = ConfigParser()
     parser.read_config([str(file), *map(str, files)])
     parser.update(values)
-    scene = parser.get_parsed_content("scene")
+    scene, policy = parser.get_parsed_content("scene"), parser.get_parsed_content("policy")
+    inferer = _inferer(parser.get_parsed_content("inferer"))
+    policy.report_overrides(scene, inferer)
     return BundleModel(
-        policy=parser.get_parsed_content("policy"),
+        policy=policy,
         scene=scene,
-        inferer=_inferer(parser.get_parsed_content("inferer")),
+        inferer=inferer,
         reads_volumes=_makes_volumes(scene),
     )
 
