@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     asked = _parser().parse_args(arguments)
     try:
-        {"compare": _compare, "focus": _focus}.get(asked.verb, _run)(asked)
+        {"compare": _compare, "focus": _focus, "export": _export}.get(asked.verb, _run)(asked)
     except KeyboardInterrupt:
         print(_STOPPED.get(asked.verb, "stopped"), file=sys.stderr)
         return EXIT_STOPPED
@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
             own.add_argument("--question", help="what is asked about each image")
     _add_compare(verbs)
     _add_focus(verbs)
+    _add_export(verbs)
     return parser
 
 
@@ -125,6 +126,22 @@ def _add_focus(verbs: Any) -> None:
     own.add_argument("--decoder", help="who unpacks DICOM pixels: pydicom or itk")
     own.add_argument("--max-voxels", type=int, help="most voxels of the image")
     own.add_argument("--bundle", type=Path, default=Path("bundle"), help="folder of the bundle")
+    own.add_argument("--debug", action="store_true", help="show where an error comes from")
+
+
+def _add_export(verbs: Any) -> None:
+    words = "write a trained policy into a directory of its own, its adapter merged into the base or as it is"
+    own = verbs.add_parser("export", help=words, description=words)
+    own.add_argument("--policy", required=True, metavar="FOLDER|NAME", help="an adapter, or a checkpoint")
+    own.add_argument("--output", type=Path, required=True, help="directory that is written")
+    own.add_argument("--merge", action="store_true", help="merge the adapter into its base, in float32")
+    own.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        help="type of the merged weights; else that of the policy",
+    )
+    own.add_argument("--revision", help="revision of a hub name")
+    own.add_argument("--push", metavar="OWNER/NAME", help="also push it to a private repository of the hub")
     own.add_argument("--debug", action="store_true", help="show where an error comes from")
 
 
@@ -212,6 +229,20 @@ def _focus(asked: argparse.Namespace) -> None:
     for place in found.as_stored().places:
         print(f"look {place.number}: voxels {place.box.corners} {place.finding}")
     print(f"\n{found.answer or '(no answer)'}; ended: {found.ended}\nreport: {asked.output / 'index.html'}")
+
+
+def _export(asked: argparse.Namespace) -> None:
+    from medeyes_monai.exporting import export_policy
+
+    survival = export_policy(
+        asked.policy,
+        asked.output,
+        merge=asked.merge,
+        dtype=asked.dtype,
+        revision=asked.revision,
+        push=asked.push,
+    )
+    print(f"{asked.output}{'' if survival is None else f': {survival}'}")
 
 
 def _given(asked: argparse.Namespace, *options: str) -> dict[str, Any]:

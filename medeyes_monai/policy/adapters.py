@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import math
 import re
 import warnings
@@ -17,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from medeyes_monai.errors import CheckpointError, ConfigError
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -107,13 +110,15 @@ def save_adapter(adapted: Any, directory: Path, base: str, revision: str | None)
     adapted.save_pretrained(directory, save_embedding_layers=False)
 
 
-def load_adapter(core: Any, directory: str | Path, *, trainable: bool) -> Any:
+def load_adapter(core: Any, directory: str | Path, *, trainable: bool, named: str | None = None) -> Any:
     """Lay a saved adapter over its base, unmerged.
 
     Args:
         core: The base.
         directory: Directory with ``adapter_config.json`` and ``adapter_model.safetensors``.
         trainable: Whether the adapter is trained on.
+        named: Name or directory of the base where its weights could not be compared; another name in the
+            adapter is logged.
 
     Raises:
         ConfigError: If a file is missing, the adapter is of another kind than LoRA, or does not fit the base.
@@ -127,6 +132,10 @@ def load_adapter(core: Any, directory: str | Path, *, trainable: bool) -> Any:
         config = PeftConfig.from_pretrained(str(directory))
         if config.peft_type != "LORA":
             raise ConfigError(f"adapter {directory}: is of type {config.peft_type}, wanted LORA")
+        if named is not None and config.base_model_name_or_path not in (named, str(Path(named).resolve())):
+            logger.warning(
+                f"adapter {directory} names {config.base_model_name_or_path} as its base, not {named}"
+            )
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(core, str(directory), is_trainable=trainable)

@@ -17,10 +17,12 @@ from torch.nn.utils.rnn import pad_sequence
 from medeyes_monai.errors import CheckpointError, ConfigError
 from medeyes_monai.policy.adapters import (
     ADAPTER_CONFIG,
+    Survival,
     add_adapter,
     base_digest,
     check_quantization,
     load_adapter,
+    merge_layers,
     reload_adapter,
     save_adapter,
 )
@@ -199,7 +201,12 @@ class HuggingFacePolicy(torch.nn.Module):
             )
         self.adapted: Any = None
         if source.adapter is not None:
-            self.adapted = load_adapter(self.core, source.adapter, trainable=lora is not None)
+            self.adapted = load_adapter(
+                self.core,
+                source.adapter,
+                trainable=lora is not None,
+                named=self.base if source.digest is None else None,
+            )
             _check_same_adapter(self.adapted, lora, source.adapter)
         elif lora is not None:
             self.adapted = add_adapter(self.core, lora, tower)
@@ -378,6 +385,25 @@ class HuggingFacePolicy(torch.nn.Module):
             raise CheckpointError(f"{directory}: holds the weights of another policy than the live one")
         for key, weight in mine.items():
             weight.copy_(stored[key])
+
+    def merge(self, dtype: DType | None = None) -> Survival:
+        """Merge the adapter into the weights, in float32 and layer by layer; the policy has none afterwards.
+
+        Args:
+            dtype: Type of the weights afterwards; None keeps it.
+
+        Returns:
+            How much of the update survived the cast.
+
+        Raises:
+            ConfigError: If there is no adapter, or it cannot be merged.
+        """
+        if self.adapted is None:
+            raise ConfigError(f"policy {self.path}: has no adapter that could be merged")
+        wanted = self._stored.over(dtype=dtype)
+        self.core, survival = merge_layers(self.adapted, getattr(torch, str(wanted.dtype)))
+        self.adapted, self._stored = None, wanted
+        return survival
 
     def _try(self) -> None:
         """Make sure that a family without code of its own does what is expected of all."""

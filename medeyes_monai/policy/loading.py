@@ -83,8 +83,8 @@ def _hub_files(name: str, revision: str | None) -> Path:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy {name}: no such directory, and the hub does not give it "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); check the name, the network and, "
-            "for a gated model, that you are logged in"
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); check the name, the network "
+            "and, for a gated model, that you are logged in"
         ) from error
 
 

@@ -13,7 +13,16 @@ from typing import Any, Literal, get_args
 
 from medeyes_monai.errors import ConfigError
 
-__all__ = ["POLICY_FILE", "Coordinates", "DType", "PolicySettings", "acting_settings", "read_settings", "report_overrides", "served_settings"]
+__all__ = [
+    "POLICY_FILE",
+    "Coordinates",
+    "DType",
+    "PolicySettings",
+    "acting_settings",
+    "read_settings",
+    "report_overrides",
+    "served_settings",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +155,9 @@ def served_settings(stored_in: str | Path | None = None, **otherwise: Any) -> Po
         return PolicySettings(**otherwise)
     settings, _ = read_settings(stored_in)
     if settings is None:
-        raise ConfigError(f"{stored_in}: holds no {POLICY_FILE}; give the directory that a training has saved")
+        raise ConfigError(
+            f"{stored_in}: holds no {POLICY_FILE}; give the directory that a training has saved"
+        )
     return settings
 
 

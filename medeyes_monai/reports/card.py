@@ -44,8 +44,8 @@ def write_card(directory: str | Path, policy: HuggingFacePolicy, table: str) -> 
 
 # A policy that looks before it answers
 
-Trained by dual-stream GRPO with medeyes_monai {__version__}. For research; not a medical device, and no output of it
-is fit for a decision about a patient.
+Trained by dual-stream GRPO with medeyes_monai {__version__}. For research; not a medical device, and no
+output of it is fit for a decision about a patient.
 
 | | |
 |---|---|
@@ -55,7 +55,8 @@ is fit for a decision about a patient.
 
 {table}
 
-The column of the trained policy was measured on the weights in this directory, read back after they were saved.
+The column of the trained policy was measured on the weights in this directory, read back after they
+were saved.
 
 ## Use
 
