@@ -19,9 +19,10 @@ __all__ = ["main"]
 
 NOT_BUILT = {
     "Failed to instantiate component": (TypeError, ValueError),
-    "Failed to evaluate": (NameError, SyntaxError),
+    "Failed to evaluate": (NameError,),
+    "detected circular references": (type(None),),
 }
-"""What MONAI says where a configuration is wrong, and the errors behind it."""
+"""What MONAI says where a configuration is wrong, and what is behind it."""
 EXIT_ERROR = 2
 EXIT_STOPPED = 130
 
@@ -192,6 +193,14 @@ def _expert_file(asked: argparse.Namespace) -> Path:
 
 
 def _run(asked: argparse.Namespace) -> None:
+    workflow = _workflow(asked)
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+
+
+def _workflow(asked: argparse.Namespace) -> Any:
+    """Return the workflow of a bundle, checked, with what the command line says; nothing is built yet."""
     verb, configs = VERBS[asked.verb], asked.bundle / "configs"
     if not (configs / verb.file).is_file():
         raise ConfigError(
@@ -218,9 +227,7 @@ def _run(asked: argparse.Namespace) -> None:
     set_literals(workflow.parser, literals)
     if "datalist" in literals and not refers_to(workflow.parser, "datalist"):
         raise ConfigError("--data is given, but the data sets of --config read another source; leave one out")
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
+    return workflow
 
 
 def _compare(asked: argparse.Namespace) -> None:
@@ -281,7 +288,8 @@ def _reason(error: BaseException) -> Exception | None:
         what, cause = str(found).partition("\n set ")[0], found.__cause__
         for beginning, kinds in NOT_BUILT.items():
             if what.startswith(beginning) and isinstance(cause, kinds):
-                return ConfigError(f"{what}: {cause}; check its values, --debug shows where")
+                because = f" ({cause})" if cause else ""
+                return ConfigError(f"{what.rstrip('.')}{because}; check its values, --debug shows where")
     return None
 
 

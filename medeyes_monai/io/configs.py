@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
 import json
@@ -13,7 +14,7 @@ from pydoc import ErrorDuringImport, locate
 from typing import Any
 
 import yaml
-from monai.bundle import ConfigComponent, ConfigParser, ReferenceResolver
+from monai.bundle import ConfigComponent, ConfigExpression, ConfigParser, ReferenceResolver
 from monai.bundle.utils import merge_kv
 
 from medeyes_monai.errors import ConfigError
@@ -229,11 +230,25 @@ def _wrong_arguments(where: str, node: Mapping[str, Any], component: Any) -> Ite
 def _wrong_references(parser: ConfigParser) -> Iterator[str]:
     for where, text in _texts(parser.get(), ""):
         copied = [text[1:]] if re.fullmatch(r"%\w+(::\w+)*", text) else []
+        if problem := _wrong_expression(text):
+            yield f"{where} {problem}"
+            continue
         for target in [*ReferenceResolver.match_refs_pattern(text), *copied]:
             if target and not target.startswith("::") and target not in parser:
                 near = _suggest(target, (name for name, _ in _nodes(parser.get(), "")))
                 way_out = f"did you mean '@{near}'?" if near else "define it, or refer to an id that is there"
                 yield f"{where} refers to '@{target}', which is not defined; {way_out}"
+
+
+def _wrong_expression(text: str) -> str | None:
+    """Return why a text is no expression that Python can read, or None."""
+    if not ConfigExpression.is_expression(text):
+        return None
+    try:
+        ast.parse(ReferenceResolver.id_matcher.sub("_", ReferenceResolver.normalize_id(text[1:])))
+    except (SyntaxError, ValueError) as error:
+        return f"begins with $ and cannot be read as an expression: {error}; put $ nowhere but before one"
+    return None
 
 
 def refers_to(parser: ConfigParser, name: str) -> bool:

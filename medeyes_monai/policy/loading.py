@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from medeyes_monai.errors import ConfigError
+from medeyes_monai.io.hub import check_hub_name, is_hub_name
 
 __all__ = [
     "POLICY_FILE",
@@ -35,8 +36,9 @@ def check_checkpoint(path: str) -> None:
         ConfigError: If it is no directory, or has no weights, configuration, tokenizer or image processor.
     """
     directory = Path(path)
-    if not directory.exists() and path.count("/") == 1 and not path.startswith((".", "/", "~")):
-        return  # a hub name
+    if is_hub_name(path):
+        check_hub_name(path)
+        return
     if not directory.is_dir():
         raise ConfigError(
             f"policy {path}: no such directory; give a checkpoint directory or a hub name 'owner/name'"
@@ -73,20 +75,30 @@ def load_core(path: str, dtype: DType, attention: str) -> tuple[Any, Any]:
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ConfigError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise ConfigError(
                 f"policy {path}: family {config.model_type!r} makes no text of images and text; give a "
                 "checkpoint of an image-text-to-text model, such as qwen3_vl, gemma3 or idefics3"
             )
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        core = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        core, loaded = AutoModelForImageTextToText.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except ConfigError:
         raise
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ConfigError(f"policy {path}: cannot be loaded ({error})") from error
+    except Exception as error:  # a checkpoint comes from anywhere, and may be wrong in any way
+        raise ConfigError(f"policy {path}: cannot be loaded ({type(error).__name__}: {error})") from error
+    if lacking := sorted(loaded["missing_keys"]):
+        raise ConfigError(
+            f"policy {path}: its weights lack {lacking[0]} ({len(lacking)} tensors in all); copy the whole "
+            "checkpoint"
+        )
     return tokenizer, core
 
 
