@@ -15,6 +15,7 @@ from medeyes_monai.experts import Expert
 from medeyes_monai.focus import Focus, write_focus
 from medeyes_monai.inferers import FocusInferer
 from medeyes_monai.io.configs import read_config
+from medeyes_monai.io.literals import set_literals
 from medeyes_monai.navigator import Navigator
 from medeyes_monai.policy import HuggingFacePolicy
 from medeyes_monai.policy.settings import PolicySettings
@@ -50,9 +51,10 @@ def configured_search(
         raise ConfigError(f"{file}: describes no expert; give a file like those in configs/experts")
     if NEEDS_ANNOTATIONS in str(given["expert"]):
         raise ConfigError(f"{file}: its expert reads annotations, which a new image lacks; take another")
-    around = {"bundle_root": str(bundle), "device": device, "seed": 0, "reader": None}
+    around = {"bundle_root": None, "device": device, "seed": 0, "reader": None}
     asking = {"expert": given["expert"], "queries": given.get("navigator::queries")}
     parser = ConfigParser(around | asking)
+    set_literals(parser, {"bundle_root": str(bundle)})
     queries = parser.get_parsed_content("queries")
     navigator = Navigator if queries is None else partial(Navigator, queries=queries)
     return parser.get_parsed_content("expert"), navigator

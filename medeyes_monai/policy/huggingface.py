@@ -151,7 +151,7 @@ class HuggingFacePolicy(torch.nn.Module):
             coordinates=coordinates, instruction=instruction, dtype=dtype, image_tokens=image_tokens
         )
         quantization = check_quantization(quantization_config, torch.device(device))
-        check_checkpoint(self.base)
+        check_checkpoint(self.base, self.revision)
         tokenizer, self.core = load_core(
             self.base,
             stored.dtype,

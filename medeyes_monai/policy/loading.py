@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from medeyes_monai.errors import ConfigError
+from medeyes_monai.io.hub import check_hub_name, is_hub_name
 from medeyes_monai.policy.adapters import ADAPTER_CONFIG
 from medeyes_monai.policy.settings import POLICY_FILE, DType, PolicySettings, read_settings
 
@@ -50,7 +50,7 @@ def find_sources(path: str, revision: str | None, adapter: str | Path | None) ->
     Raises:
         ConfigError: If an adapter names no base or is laid over another adapter, or a file cannot be read.
     """
-    folder = _hub_files(path, revision) if _is_hub_name(path) else Path(path)
+    folder = _hub_files(path, revision) if is_hub_name(path) else Path(path)
     if not (folder / ADAPTER_CONFIG).is_file():
         over = None if adapter is None else Path(adapter)
         settings, base = (None, {}) if over is None else read_settings(over)
@@ -70,32 +70,23 @@ def find_sources(path: str, revision: str | None, adapter: str | Path | None) ->
     return Sources(name, of_base, folder, settings, base.get("digest"))
 
 
-def _is_hub_name(path: str) -> bool:
-    return not Path(path).exists() and path.count("/") == 1 and not path.startswith((".", "/", "~"))
-
-
 def _hub_files(name: str, revision: str | None) -> Path:
     """Return a local copy of what transformers does not load by itself: an adapter and the settings."""
     from huggingface_hub import snapshot_download
 
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=["adapter_*", POLICY_FILE]))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"policy {name}: no such directory, and the hub does not give it "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); check the name, the network "
-            "and, for a gated model, that you are logged in"
-        ) from error
+    check_hub_name(name, revision)
+    return Path(snapshot_download(name, revision=revision, allow_patterns=["adapter_*", POLICY_FILE]))
 
 
-def check_checkpoint(path: str) -> None:
-    """Say what a local directory lacks before transformers guesses.
+def check_checkpoint(path: str, revision: str | None = None) -> None:
+    """Say what a directory lacks, or what the hub says of a name, before transformers guesses.
 
     Raises:
         ConfigError: If it is no directory, or has no weights, configuration, tokenizer or image processor.
     """
     directory = Path(path)
-    if _is_hub_name(path):
+    if is_hub_name(path):
+        check_hub_name(path, revision)
         return
     if not directory.is_dir():
         raise ConfigError(
@@ -142,28 +133,35 @@ def load_core(
     )
 
     try:
-        config = AutoConfig.from_pretrained(path, revision=revision)
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
         if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise ConfigError(
                 f"policy {path}: family {config.model_type!r} makes no text of images and text; give a "
                 "checkpoint of an image-text-to-text model, such as qwen3_vl, gemma3 or idefics3"
             )
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         more: dict[str, Any] = {}
         if quantization is not None:
             more = {"quantization_config": quantization, "device_map": {"": device}}
-        core = AutoModelForImageTextToText.from_pretrained(
+        core, loaded = AutoModelForImageTextToText.from_pretrained(
             path,
             revision=revision,
             dtype="auto" if dtype is None else getattr(torch, dtype),
             attn_implementation=_implementations(attention),
             use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
             **more,
         )
     except ConfigError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise ConfigError(f"policy {path}: cannot be loaded ({error})") from error
+    except Exception as error:  # a checkpoint comes from anywhere, and may be wrong in any way
+        raise ConfigError(f"policy {path}: cannot be loaded ({type(error).__name__}: {error})") from error
+    if lacking := sorted(loaded["missing_keys"]):
+        raise ConfigError(
+            f"policy {path}: its weights lack {lacking[0]} ({len(lacking)} tensors in all); copy the whole "
+            "checkpoint"
+        )
     return tokenizer, core
 
 
