@@ -7,6 +7,7 @@ __all__ = [
     "GeometryError",
     "MedEyesError",
     "ProtocolError",
+    "TrainingError",
     "UnreadableImageError",
 ]
 
@@ -37,3 +38,7 @@ class ExpertError(MedEyesError, RuntimeError):
 
 class CheckpointError(MedEyesError, RuntimeError):
     """Weights or a training state are missing, damaged, or belong to something else."""
+
+
+class TrainingError(MedEyesError, RuntimeError):
+    """A training cannot go on: its loss, gradients or weights are no longer finite."""
