@@ -6,8 +6,8 @@ __all__ = [
     "ExpertError",
     "GeometryError",
     "MedEyesError",
+    "NumericsError",
     "ProtocolError",
-    "TrainingError",
     "UnreadableImageError",
 ]
 
@@ -40,5 +40,5 @@ class CheckpointError(MedEyesError, RuntimeError):
     """Weights or a training state are missing, damaged, or belong to something else."""
 
 
-class TrainingError(MedEyesError, RuntimeError):
-    """A training cannot go on: its loss, gradients or weights are no longer finite."""
+class NumericsError(MedEyesError, RuntimeError):
+    """Scores, a loss, gradients or weights are not finite, and going on would spoil what follows."""

@@ -15,7 +15,7 @@ from monai.inferers import Inferer
 from monai.utils import CommonKeys
 from torch.utils.data import DataLoader, Dataset
 
-from medeyes_monai.errors import CheckpointError, ConfigError, TrainingError
+from medeyes_monai.errors import CheckpointError, ConfigError, NumericsError
 from medeyes_monai.policy import Policy
 from medeyes_monai.policy.finite import first_names, non_finite
 from medeyes_monai.sampler import PathSource
@@ -83,7 +83,7 @@ class DualStreamGRPOTrainer(Trainer):
         ConfigError: If an argument does not fit.
         CheckpointError: If the state to resume from is damaged or belongs to another policy.
         ExpertError: In a run, if the expert fails at too many questions.
-        TrainingError: In a run, if too many gradient steps in a row are skipped, or the weights are no longer
+        NumericsError: In a run, if too many gradient steps in a row are skipped, or the weights are no longer
             finite (or were not to begin with); the checkpoints so far stay.
     """
 
@@ -284,14 +284,14 @@ class DualStreamGRPOTrainer(Trainer):
         """Drop a gradient that is not finite.
 
         Raises:
-            TrainingError: If too many in a row were.
+            NumericsError: If too many in a row were.
         """
         expert = ("expert/gradient_norm", "expert/objective_sum")
         stream = "policy" if all(math.isfinite(numbers.get(name, 0.0)) for name in expert) else "expert"
         gradients = {name: parameter.grad for name, parameter in _trained(self.policy).items()}
         names = first_names(non_finite(gradients)) or "the loss alone"
         if self.accelerator.scaler is not None:  # float16: the loss is scaled less from now on
-            self.accelerator.unscale_gradients()
+            self.accelerator.scaler.unscale_(self.optimizer.optimizer)
             self.accelerator.scaler.update()
         self.optimizer.zero_grad()
         self._skipped_in_a_row += 1
@@ -300,7 +300,7 @@ class DualStreamGRPOTrainer(Trainer):
             f"({names})"
         )
         if self._skipped_in_a_row > self.max_skipped:
-            raise TrainingError(
+            raise NumericsError(
                 f"{seen}; {self.max_skipped} gradient steps in a row may be skipped (max_skipped): lower the "
                 "learning rate or look for the cause there, and go on from the last checkpoint with --resume"
             )
@@ -334,7 +334,7 @@ class DualStreamGRPOTrainer(Trainer):
 
 def _check_weights(weights: Mapping[str, torch.nn.Parameter], when: str) -> None:
     if bad := non_finite(weights):
-        raise TrainingError(
+        raise NumericsError(
             f"{when} {len(bad)} of {len(weights)} weights hold NaN or infinity ({first_names(bad)}); "
             "go back to a policy or a checkpoint whose weights are finite, and lower the learning rate"
         )
