@@ -212,6 +212,19 @@ def test_saving_replaces_the_weights_of_an_earlier_save_and_nothing_else(
     assert not list(tmp_path.glob(".writing-*"))
 
 
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_weights_that_are_not_finite_are_not_saved(
+    checkpoints: dict[str, Path], tmp_path: Path, lora: dict | None
+) -> None:
+    policy = HuggingFacePolicy(checkpoints["qwen3_vl"], lora=lora)
+    policy.save(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    next(weight for weight in policy.parameters() if weight.requires_grad).data.view(-1)[3] = float("nan")
+    with pytest.raises(CheckpointError, match=r"1 of .* tensors hold NaN or infinity"):
+        policy.save(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 # Merging
 
 

@@ -30,6 +30,7 @@ from medeyes_monai.policy.base import Segment, TokenScores
 from medeyes_monai.policy.conversation import Conversation
 from medeyes_monai.policy.decoding import EpisodeDecoder
 from medeyes_monai.policy.family import Family
+from medeyes_monai.policy.finite import check_finite
 from medeyes_monai.policy.generic import GenericFamily
 from medeyes_monai.policy.loading import FLASH, check_checkpoint, find_sources, load_core, vision_tower
 from medeyes_monai.policy.logprobs import rows_for, score_tokens
@@ -342,7 +343,11 @@ class HuggingFacePolicy(torch.nn.Module):
             scene: Makes the scenes that the policy was trained on, whose sizes are stored; None stores the
                 policy's settings.
             inferer: Drew the episodes that it was trained on, whose limits are stored; given with ``scene``.
+
+        Raises:
+            CheckpointError: If weights are not finite; nothing is written.
         """
+        check_finite(dict(self.named_parameters()), f"the policy {self.path}")
         settings = self.settings
         if scene is not None:
             settings = acting_settings(settings, scene, inferer)
