@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.base import Segment
+from medeyes_monai.policy.cache import cache_name
 from medeyes_monai.policy.processor import PictureProcessor
 from medeyes_monai.trajectory import Picture
 
@@ -45,6 +46,7 @@ class GenericFamily:
                 "is a model of its own below the output layer"
             )
         self._core = core
+        self._cache_name = cache_name(core.base_model)
         self.pictures = PictureProcessor(path, core.config)
         self.processor = self.pictures.processor
         taken = set(inspect.signature(core.base_model.forward).parameters)
@@ -83,7 +85,7 @@ class GenericFamily:
         ids, mask = self._padded(segments, "left")
         output = self._read(ids, mask, segments, use_cache=True)
         shift = getattr(self._core.base_model, "rope_deltas", None)
-        cache = output.past_key_values
+        cache = getattr(output, self._cache_name)
         if cache is None:
             raise ConfigError(f"family {self._core.config.model_type!r} keeps no cache; train(False) first")
         return Group(list(rows), cache, mask, shift), output.last_hidden_state[:, -1]
@@ -99,8 +101,8 @@ class GenericFamily:
             input_ids=torch.tensor(list(tokens), device=device)[:, None],
             attention_mask=group.mask.long(),
             position_ids=place,
-            past_key_values=group.cache,
             use_cache=True,
+            **{self._cache_name: group.cache},
         )
         states: torch.Tensor = output.last_hidden_state[:, -1]
         return states

@@ -34,7 +34,8 @@ class PictureProcessor:
     def __init__(self, path: str, config: Any) -> None:
         """Load the processor and try it."""
         try:
-            self.processor = _image_only(_processor_class(path, config)).from_pretrained(path)
+            kind = _image_only(_processor_class(path, config))
+            self.processor = kind.from_pretrained(path, trust_remote_code=False)
             self._text = str(self.processor.image_token)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
             raise ConfigError(
