@@ -47,6 +47,9 @@ VERBS = {
         "evaluation/datalist.yaml",
     ),
     "infer": _Verb("inference.yaml", "inference", "infer", "ask a policy about your images"),
+    "plan": _Verb(
+        "train.yaml", "training", "train", "tell from shapes what memory a training needs", "datalist.yaml"
+    ),
 }
 LITERALS = {
     "policy": "policy_path",
@@ -73,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     try:
         _check_words(arguments)
-        {"compare": _compare, "focus": _focus, "export": _export}.get(asked.verb, _run)(asked)
+        {"compare": _compare, "focus": _focus, "export": _export, "plan": _plan}.get(asked.verb, _run)(asked)
     except KeyboardInterrupt:
         print(_STOPPED.get(asked.verb, "stopped"), file=sys.stderr)
         return EXIT_STOPPED
@@ -115,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
                 "path; laid over --config",
             )
             own.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+        if name == "plan":
+            own.description = f"{verb.help}; no weights are read, nothing is downloaded"
+            wanted = own.add_mutually_exclusive_group(required=True)
+            wanted.add_argument("--memory", metavar="SIZE", help="memory of the device, such as 24GB")
+            wanted.add_argument("--table", action="store_true", help="all recipes over common sizes of GPUs")
         if name == "infer":
             own.add_argument("--image", "--data", help="an image, a folder of images, or a datalist")
             own.add_argument("--question", help="what is asked about each image")
@@ -296,6 +304,26 @@ def _export(asked: argparse.Namespace) -> None:
         push=asked.push,
     )
     print(f"{asked.output}{'' if survival is None else f': {survival}'}")
+
+
+def _plan(asked: argparse.Namespace) -> None:
+    from medeyes_monai.planning import Estimator, described, find_shapes, fit, read_memory, read_settings, table
+
+    recipes = asked.bundle.resolve().parent / "configs" / "recipes"
+
+    def planned(*configs: str) -> tuple[Any, Any]:
+        asked.config = configs
+        settings = read_settings(_workflow(asked).parser)
+        return Estimator(find_shapes(settings.model, recipes / "shapes")), settings
+
+    if asked.table:
+        given = tuple(asked.config)
+        models = {file.stem: planned(str(file), *given) for file in sorted(recipes.glob("*.yaml"))}
+        print(table(models))
+        return
+    memory = read_memory(asked.memory)
+    estimator, settings = planned(*asked.config)
+    print(described(fit(estimator, settings, memory), estimator(settings), memory))
 
 
 def _given(asked: argparse.Namespace, *options: str) -> dict[str, Any]:

@@ -49,11 +49,10 @@ VISION: dict[str, dict[str, Any]] = {
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     f"{kind}-{dtype}": {
-        "policy::dtype": dtype,
-        "policy::lora": LORA if kind == "lora" else None,
+        "dtype": dtype,
+        "lora": {"r": 16, "lora_alpha": 32} if kind == "lora" else None,
         "policy::gradient_checkpointing": kind == "lora",
     }
-    for LORA in [{"r": 16, "lora_alpha": 32, "target_modules": r".*(language_model|text_model)\.layers.*_proj"}]
     for kind in ("full", "lora")
     for dtype in ("float32", "bfloat16")
 }
@@ -65,15 +64,14 @@ COMMON: dict[str, Any] = {
     "draws": 4,
     "n_paths": 2,
     "max_looks": 2,
-    "max_turn_tokens": 96,
-    "scene::overview_pixels": 224**2,
-    "scene::look_pixels": 112**2,
-    "train::trainer::micro_tokens": 2048,
+    "max_turn_tokens": 40,
+    "overview_pixels": 128**2,
+    "look_pixels": 64**2,
+    "train::trainer::micro_tokens": 1024,
     "train::inferer::batch": 8,
     "test::inferer::batch": 8,
     "max_epochs": 1,
     "epoch_length": 2,
-    "gaze_families": None,
 }
 
 
@@ -147,23 +145,28 @@ def __getattr__(name: str) -> Any:
     return found
 
 
+def configuration(settings: Mapping[str, Any]) -> Any:
+    """Return the bundle's training with some settings."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config(str(TRAIN))
+    parser.update(dict(settings))
+    return parser
+
+
 def run_child(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Train and save as the configuration says; return the growth of memory, in MiB."""
     import peft  # noqa: F401
     import transformers  # noqa: F401
     from bench.process import memory_now, memory_peak
-    from monai.bundle import ConfigParser
 
     import medeyes_monai.data.phantom
     import medeyes_monai.policy
     import medeyes_monai.training.trainer  # noqa: F401
 
     policy_class()
-    parser = ConfigParser()
-    parser.read_config(str(TRAIN))
-    for name, value in arguments["settings"].items():
-        parser.set(value, name, recursive=True)
-    parser.parse()
+    parser = configuration(arguments["settings"])
     start = memory_now()
     peaks = {}
 
@@ -194,14 +197,14 @@ def run_child(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def measure(family: str, name: str, folder: Path) -> dict[str, Any]:
     """Estimate and measure one model under one setting."""
-    from medeyes_monai.planning.estimate import estimate
+    from medeyes_monai.planning.estimate import Estimator
     from medeyes_monai.planning.settings import read_settings
     from medeyes_monai.planning.shapes import find_shapes
 
     checkpoint = make_checkpoint(family, folder)
     settings = COMMON | SETTINGS[name] | {"policy_path": str(checkpoint)}
-    asked = read_settings([TRAIN], settings)
-    expected = estimate(find_shapes(str(checkpoint), folder), asked)
+    asked = read_settings(configuration(settings))
+    expected = Estimator(find_shapes(str(checkpoint), folder))(asked)
     settings["output_dir"] = str(folder / f"out-{family}-{name}")
     done = subprocess.run(  # noqa: S603
         [sys.executable, str(Path(__file__)), "--child", json.dumps({"settings": settings})],

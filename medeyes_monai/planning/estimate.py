@@ -23,7 +23,7 @@ from medeyes_monai.policy.huggingface import FAMILIES
 from medeyes_monai.policy.logprobs import rows_for, score_tokens
 from medeyes_monai.training.microbatches import micro_batches
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Estimate", "Estimator"]
 
 FEW, STEP = 2, 1
 """Layers of the shallow models that are traced: two, and three."""
@@ -73,44 +73,65 @@ class Estimate:
         return max(self.drawing, self.update, self.saving)
 
 
-def estimate(shapes: Shapes, settings: RunSettings) -> Estimate:
-    """Estimate what a training run needs.
+class Estimator:
+    """Estimates what training runs of one model need, under any settings. What is found is kept.
 
     Args:
         shapes: The model.
-        settings: Settings of the run.
-
-    Raises:
-        ConfigError: If no such model can be built.
     """
-    model = Model(shapes, settings)
-    tokens = count_tokens(shapes, model)
-    episodes = settings.questions * settings.draws
-    experts = settings.questions * settings.n_paths
-    passes = sum(
-        len(micro_batches([tokens.episode] * number, settings.micro_tokens)) for number in (episodes, experts)
-    )
-    held = weights_bytes(model) + optimizer_bytes(model) + gradient_bytes(model)
-    held += feature_bytes(model, tokens) + OVERHEAD
-    draw = max(
-        drawing_bytes(model, tokens, settings.rows, settings.questions_at_once),
-        drawing_bytes(model, tokens, settings.test_batch, settings.test_batch),
-    )
-    learn = update_bytes(model, tokens) + (gradient_bytes(model) if settings.n_paths else 0)
-    return Estimate(
-        name=shapes.name,
-        settings=settings,
-        tokens=tokens,
-        parameters=model.parameters,
-        trained=sum(weight.numel() for weight in model.trained),
-        rows=settings.rows,
-        passes=passes,
-        weights=weights_bytes(model),
-        drawing=held + draw,
-        update=held + learn,
-        saving=held + saving_bytes(model),
-        adapter=adapter_bytes(model),
-    )
+
+    def __init__(self, shapes: Shapes) -> None:
+        """Begin without estimates."""
+        self.shapes = shapes
+        self._models: dict[str, Model] = {}
+        self._peaks: dict[str, int] = {}
+
+    def __call__(self, settings: RunSettings) -> Estimate:
+        """Return what a run needs.
+
+        Raises:
+            ConfigError: If no such model can be built.
+        """
+        build = (settings.dtype, settings.lora, settings.freeze_vision, settings.gradient_checkpointing)
+        if repr(build) not in self._models:
+            self._models[repr(build)] = Model(self.shapes, settings)
+        model = self._models[repr(build)].at(settings)
+        tokens = count_tokens(self.shapes, model)
+
+        def peak(work: Callable[..., int], *sizes: int) -> int:
+            key = repr((build, settings.mixed_precision, tokens, work.__name__, sizes))
+            if key not in self._peaks:
+                self._peaks[key] = work(model, tokens, *sizes)
+            return self._peaks[key]
+
+        held = weights_bytes(model) + optimizer_bytes(model) + gradient_bytes(model)
+        held += feature_bytes(model, tokens) + OVERHEAD
+        rows = min(settings.questions * settings.draws, max(1, settings.micro_tokens // tokens.episode))
+        copied = gradient_bytes(model) if settings.n_paths else 0  # objective.accumulate_gradients
+        return Estimate(
+            name=self.shapes.name,
+            settings=settings,
+            tokens=tokens,
+            parameters=model.parameters,
+            trained=sum(weight.numel() for weight in model.trained),
+            rows=settings.rows,
+            passes=passes(settings, tokens),
+            weights=weights_bytes(model),
+            drawing=held
+            + max(
+                peak(drawing_bytes, settings.rows, settings.questions_at_once),
+                peak(drawing_bytes, settings.test_batch, settings.test_batch),
+            ),
+            update=held + copied + peak(update_bytes, rows),
+            saving=held + saving_bytes(model),
+            adapter=saved_bytes(model),
+        )
+
+
+def passes(settings: RunSettings, tokens: EpisodeTokens) -> int:
+    """Micro-batches of an update at most, each stream by itself (``objective.accumulate_gradients``)."""
+    streams = (settings.questions * settings.draws, settings.questions * settings.n_paths)
+    return sum(len(micro_batches([tokens.episode] * number, settings.micro_tokens)) for number in streams)
 
 
 def weights_bytes(model: Model) -> int:
@@ -185,16 +206,16 @@ def drawing_bytes(model: Model, tokens: EpisodeTokens, rows: int, prompts: int) 
                     states = states.repeat(rows // prompts, 1)
             with meter.stage("first word"):
                 _draw(model, states)
-            for turn in range(tokens.looks + 1):
-                with meter.stage(f"words of turn {turn}"):
-                    _lengthen(cache, rows, tokens.turn - 1)
-                    states = _read(model, cache, list(range(rows)), 1)
-                    _draw(model, states)
-                if turn < tokens.looks:
-                    members = list(range(max(1, rows - 1)))  # seldom do all look at once: keys are copied
-                    with meter.stage(f"look {turn}"):
-                        torch.empty(look, dtype=torch.uint8)
-                        _read(model, cache, members, tokens.feedback)
+            if tokens.looks:
+                before = tokens.looks * tokens.turn + (tokens.looks - 1) * tokens.feedback
+                members = list(range(max(1, rows - 1)))  # seldom do all look at once: keys are copied then
+                with meter.stage("last look"):
+                    _lengthen(cache, rows, before)
+                    torch.empty(look, dtype=torch.uint8)
+                    _read(model, cache, members, tokens.feedback)
+            with meter.stage("last word"):
+                _lengthen(cache, rows, tokens.turn - 1)
+                _draw(model, _read(model, cache, list(range(rows)), 1))
 
     return max(_traced(model, draw, train=False).values())
 
@@ -248,10 +269,9 @@ def _draw(model: Model, states: torch.Tensor) -> None:
     torch.searchsorted(cumulative, cumulative[:, -1:])
 
 
-def update_bytes(model: Model, tokens: EpisodeTokens) -> int:
-    """What the largest micro-batch needs besides weights and gradients (``training.objective._Step.run``)."""
+def update_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
+    """What a micro-batch of some rows needs besides weights and gradients (``objective._Step.run``)."""
     settings = model.settings
-    rows = max(1, min(settings.micro_tokens // tokens.episode, settings.questions * settings.draws))
     written = min(tokens.written, tokens.episode - 1) * rows
 
     def learn(meter: LiveBytes) -> None:
@@ -298,28 +318,28 @@ def saving_bytes(model: Model) -> int:
     return 0
 
 
-def adapter_bytes(model: Model) -> int:
+def saved_bytes(model: Model) -> int:
     """Size on disk of the saved policy: trained parameters of an adapter, or all weights."""
     return gradient_bytes(model) if model.settings.lora is not None else weights_bytes(model)
 
 
 def _traced(model: Model, work: Callable[[LiveBytes], None], *, train: bool) -> dict[str, int]:
-    """Return the peaks of some work by stage, from two shallow models, since the layers of a deep one are alike."""
+    """Return the peaks of some work by stage, from two shallow models: the layers of a deep one are alike."""
     depth = len(model.decoder.layers)
     few = min(FEW, depth)
     found = []
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.random.fork_rng(devices=[]):
-        model.pretend()
+    with FakeTensorMode(allow_non_fake_inputs=True):
         model.core.train(train)
         for number in (few, min(few + STEP, depth)):
-            with model.layers(number):
-                trained = [weight for weight in model.core.parameters() if weight.requires_grad]
-                for weight in trained:  # gradients of earlier micro-batches are there already
-                    weight.grad = torch.empty_like(weight) if train else None
-                known = [*model.core.parameters(), *model.core.buffers()]
-                known += [weight.grad for weight in trained if weight.grad is not None]
-                with LiveBytes(known) as meter, _autocast(model.settings) if not train else nullcontext():
-                    work(meter)
+            with model.shallow(number) as known:
+                gradients = []
+                for weight in known:  # those of earlier micro-batches are there already
+                    if train and weight.requires_grad:
+                        weight.grad = torch.empty_like(weight)
+                        gradients.append(weight.grad)
+                with LiveBytes([*known, *gradients]) as meter:
+                    with nullcontext() if train else _autocast(model.settings):
+                        work(meter)
                 found.append(meter.peaks)
     return peaks_by_stage(found[0], found[1], step=STEP, further=depth - few)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,10 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from medeyes_monai.errors import ConfigError
+from medeyes_monai.policy.loading import find_sources
+from medeyes_monai.policy.settings import PolicySettings
 
 __all__ = ["RunSettings", "read_settings"]
-
-IMAGE_TOKENS = 1024
-"""Most tokens of one picture where the processor decides their number."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,8 @@ class RunSettings:
     """The settings of a training run that its memory depends on, named as in the configuration.
 
     Args:
-        policy_path: Checkpoint directory or hub name.
-        dtype: Type of the weights.
+        model: Checkpoint directory or hub name, the base's where the policy is an adapter.
+        dtype: Type of the weights; None for the type in which they are stored.
         lora: Arguments of ``peft.LoraConfig``; None trains the model itself.
         four_bit: Whether the linear layers are loaded in 4 bits.
         freeze_vision: Whether the vision tower is left as it is.
@@ -43,8 +42,8 @@ class RunSettings:
         updates: Updates of the whole run.
     """
 
-    policy_path: str
-    dtype: str
+    model: str
+    dtype: str | None
     lora: Mapping[str, Any] | None
     four_bit: bool
     freeze_vision: bool
@@ -74,53 +73,51 @@ class RunSettings:
         return min(self.questions, max(1, self.batch // self.draws))
 
 
-def read_settings(files: Sequence[str | Path], settings: Mapping[str, Any]) -> RunSettings:
-    """Read what matters from a training's configuration.
+def read_settings(parser: ConfigParser) -> RunSettings:
+    """Read what matters from a training's configuration, as the run itself would.
 
     Args:
-        files: The bundle's configuration and what is laid over it, later ones over earlier ones.
-        settings: Values by id, over all files.
+        parser: The configuration; nothing of it is built yet, and nothing is built here. Sizes and limits that
+            are stored with the policy are read from its directory; a hub name has those of a general model.
 
     Raises:
-        ConfigError: If a value that matters cannot be read.
+        ConfigError: If a value that matters cannot be read, or is no number where one is wanted.
     """
-    parser = ConfigParser()
-    parser.read_config([str(file) for file in files])
-    for name, value in settings.items():
-        parser.set(value, name, recursive=True)
-    parser.parse()
-
-    def value(name: str, default: Any = None) -> Any:
-        if name not in parser:
-            return default
-        try:
-            return parser.get_parsed_content(name)
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{name} cannot be read without building the run ({error})") from error
-
-    accelerator = parser.get("train::trainer::accelerator") or {}
-    quantization = value("policy::quantization_config")
+    parser = ConfigParser(parser.get(), globals=parser.globals)  # the run's own stays unresolved
     try:
+        model = str(parser.get_parsed_content("policy::path"))
+        stored = PolicySettings()
+        if Path(model).is_dir():
+            sources = find_sources(model, None, None)
+            model, stored = sources.base, sources.settings or stored
+        parser["settings"] = stored
+
+        def value(name: str) -> Any:
+            return parser.get_parsed_content(name)
+
+        accelerator = parser.get("train::trainer::accelerator") or {}
+        quantization = value("policy::quantization_config") or {}
+        dtype, image_tokens = value("policy::dtype"), value("policy::image_tokens")
         return RunSettings(
-            policy_path=str(value("policy::path")),
-            dtype=str(value("policy::dtype")),
+            model=model,
+            dtype=dtype or stored.dtype,
             lora=value("policy::lora"),
-            four_bit=bool(quantization and quantization.get("load_in_4bit")),
+            four_bit=bool(quantization.get("load_in_4bit")),
             freeze_vision=bool(value("policy::freeze_vision")),
             gradient_checkpointing=bool(value("policy::gradient_checkpointing")),
             mixed_precision=str(accelerator.get("mixed_precision") or "no"),
             questions=int(value("questions")),
             draws=int(value("train::inferer::draws")),
-            n_paths=int(value("n_paths")) if parser.get("train::trainer::sampler") is not None else 0,
+            n_paths=0 if parser.get("train::trainer::sampler") is None else int(value("n_paths")),
             batch=int(value("train::inferer::batch")),
             test_batch=int(value("test::inferer::batch")),
             overview_pixels=int(value("scene::overview_pixels")),
             look_pixels=int(value("scene::look_pixels")),
-            image_tokens=int(value("policy::image_tokens", IMAGE_TOKENS)),
+            image_tokens=int(image_tokens or stored.image_tokens),
             max_looks=int(value("train::inferer::max_looks")),
             max_turn_tokens=int(value("train::inferer::max_turn_tokens")),
             micro_tokens=int(value("train::trainer::micro_tokens")),
             updates=int(value("max_epochs")) * int(value("epoch_length")),
         )
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"a setting of the run is not a number where one is wanted ({error})") from error
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"the settings of the run cannot be read without building it ({error})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ import torch
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.planning.settings import RunSettings
-from medeyes_monai.policy.loading import add_adapter, vision_tower
+from medeyes_monai.policy.adapters import add_adapter
+from medeyes_monai.policy.loading import vision_tower
 
 __all__ = ["Model", "Shapes", "find_shapes"]
 
@@ -94,15 +96,17 @@ class Model:
             if type(self.config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
                 raise ConfigError(f"{shapes.name}: family {self.config.model_type!r} reads no images")
             with torch.device("meta"):
+                stored = self.config.dtype or torch.float32
+                dtype = stored if settings.dtype is None else getattr(torch, settings.dtype)
                 self.core = AutoModelForImageTextToText.from_config(
-                    self.config, dtype=getattr(torch, settings.dtype), attn_implementation="sdpa"
+                    self.config, dtype=dtype, attn_implementation="sdpa"
                 )
                 self.tower = vision_tower(self.core)
                 self.parameters = sum(weight.numel() for weight in self.core.parameters())
                 if settings.freeze_vision:
                     self.tower.requires_grad_(False)
                 if settings.lora is not None:
-                    add_adapter(self.core, settings.lora)
+                    add_adapter(self.core, settings.lora, self.tower)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{shapes.name}: no model can be built of its shapes ({error})") from error
         self.decoder = self.core.get_decoder()
@@ -125,28 +129,41 @@ class Model:
         """Parameters that are trained."""
         return [weight for weight in self.core.parameters() if weight.requires_grad]
 
+    def at(self, settings: RunSettings) -> Model:
+        """Return the same model under other settings of the run, which do not change how it is built."""
+        other = copy.copy(self)
+        other.settings = settings
+        return other
+
     @contextmanager
-    def layers(self, number: int) -> Iterator[None]:
-        """Leave the language model this many layers for a while."""
+    def shallow(self, number: int) -> Iterator[list[torch.Tensor]]:
+        """Leave the language model some layers for a while, and put it on a device that computes, without data.
+
+        On the meta device an operation takes the path of that device; here it takes the path of the CPU, with
+        its attention kernels and mixed precision. Enter it in a fake tensor mode.
+
+        Args:
+            number: How many layers stay.
+
+        Yields:
+            The tensors of the language model and its output layer.
+        """
         whole = self.decoder.layers
         self.decoder.layers = whole[:number]
-        try:
-            yield
-        finally:
-            self.decoder.layers = whole
-
-    def pretend(self) -> None:
-        """Put every tensor on a device that computes, still without data. Call it in a fake tensor mode.
-
-        On the meta device an operation takes the path of that device; here it takes the path of the CPU,
-        with its attention kernels and mixed precision.
-        """
-        made: dict[int, Any] = {}
-        for module in self.core.modules():
+        replaced = []
+        made: dict[int, torch.Tensor] = {}
+        for module in (*self.decoder.modules(), *self.head.modules()):
             for store in (module._parameters, module._buffers):
                 for name, old in store.items():
-                    if old is not None:
+                    if old is not None and id(old) not in map(id, made.values()):
+                        replaced.append((store, name, old))
                         store[name] = made.setdefault(id(old), _without_data(old))
+        try:
+            yield list(made.values())
+        finally:
+            for store, name, old in replaced:
+                store[name] = old
+            self.decoder.layers = whole
 
 
 def _without_data(old: torch.Tensor) -> torch.Tensor:

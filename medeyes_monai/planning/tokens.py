@@ -12,7 +12,7 @@ from medeyes_monai.planning.settings import RunSettings
 from medeyes_monai.planning.shapes import Model, Shapes
 from medeyes_monai.policy.conversation import Conversation
 from medeyes_monai.policy.huggingface import FAMILIES, INSTRUCTION
-from medeyes_monai.policy.loading import stored_settings
+from medeyes_monai.policy.settings import read_settings
 from medeyes_monai.policy.processor import PictureProcessor
 
 __all__ = ["EpisodeTokens", "count_tokens", "picture_grid"]
@@ -80,7 +80,7 @@ def count_tokens(shapes: Shapes, model: Model) -> EpisodeTokens:
         asked = INSTRUCTION.replace("{question}", QUESTION)
         prompt, feedback = len(asked) // CHARACTERS + FRAME_TOKENS, FRAME_TOKENS
     else:
-        instruction = str(stored_settings(shapes.name).get("instruction", INSTRUCTION))
+        instruction = _instruction(shapes)
         prompt = len(conversation.prompt(instruction.replace("{question}", QUESTION), ()))
         feedback = len(conversation.feedback(()))
     return EpisodeTokens(
@@ -93,6 +93,11 @@ def count_tokens(shapes: Shapes, model: Model) -> EpisodeTokens:
         most=int(model.text.max_position_embeddings),
         exact=conversation is not None,
     )
+
+
+def _instruction(shapes: Shapes) -> str:
+    stored, _ = read_settings(shapes.name)
+    return (stored and stored.instruction) or INSTRUCTION
 
 
 def _readers(shapes: Shapes, config: Any) -> tuple[PictureProcessor | None, Conversation | None]:
