@@ -30,6 +30,7 @@ from medeyes_monai.policy.loading import (
     vision_tower,
 )
 from medeyes_monai.policy.logprobs import rows_for, score_tokens
+from medeyes_monai.policy.precision import float_logits
 from medeyes_monai.policy.qwen_vl import QwenVL
 from medeyes_monai.policy.trial import check_cache, logit_cap
 from medeyes_monai.scenes import Case, Scene, View
@@ -227,7 +228,7 @@ class HuggingFacePolicy(torch.nn.Module):
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return tempered float32 logits ``[..., V]`` of hidden states ``[..., D]``, forbidden ones -inf."""
-        logits: torch.Tensor = self.core.get_output_embeddings()(hidden).float()
+        logits = float_logits(self.core.get_output_embeddings(), hidden)
         if self._cap is not None:
             logits = self._cap * torch.tanh(logits / self._cap)
         if self.temperature != 1:
