@@ -34,6 +34,7 @@ from medeyes_monai.policy.finite import check_finite
 from medeyes_monai.policy.generic import GenericFamily
 from medeyes_monai.policy.loading import FLASH, check_checkpoint, find_sources, load_core, vision_tower
 from medeyes_monai.policy.logprobs import rows_for, score_tokens
+from medeyes_monai.policy.precision import float_logits, warn_if_slow
 from medeyes_monai.policy.qwen_vl import QwenVL
 from medeyes_monai.policy.settings import (
     POLICY_FILE,
@@ -166,6 +167,7 @@ class HuggingFacePolicy(torch.nn.Module):
         name = self.core.config.model_type
         self.coordinates: Coordinates = stored.coordinates or FAMILIES.get(name, "relative")
         self.instruction: str = stored.instruction or INSTRUCTION
+        warn_if_slow(self.core.dtype, torch.device(device))
         self._stored = stored.over(dtype=str(self.core.dtype).removeprefix("torch."))
         self.temperature = temperature
         self.vocabulary_size = int(self.core.get_output_embeddings().weight.shape[0])
@@ -279,7 +281,7 @@ class HuggingFacePolicy(torch.nn.Module):
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the model's own logits ``[..., V]`` in float32."""
-        logits: torch.Tensor = self.core.get_output_embeddings()(hidden).float()
+        logits = float_logits(self.core.get_output_embeddings(), hidden)
         return logits if self._cap is None else self._cap * torch.tanh(logits / self._cap)
 
     def score(self, episodes: Sequence[Episode], *, entropy_gradient: bool = False) -> TokenScores:
