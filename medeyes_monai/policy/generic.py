@@ -1,63 +1,82 @@
-"""Any image-text-to-text model of transformers: slower than a family's own code, with the same episodes.
-
-A picture cannot be appended to what a model has read without knowing its family. So a row that gets a picture
-is read again from its beginning; the tokens of a turn are appended to a cache, as ``generate`` does.
-"""
+"""Any image-text-to-text model of transformers whose decoder takes explicit positions, masks and a cache."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.base import Segment
-from medeyes_monai.policy.cache import cache_name
+from medeyes_monai.policy.cache import RaggedCache, additive, cache_name
 from medeyes_monai.policy.processor import PictureProcessor
+from medeyes_monai.policy.reader import CachedReader, pad
+from medeyes_monai.policy.vision import Features, VisionMemo
 from medeyes_monai.trajectory import Picture
 
-__all__ = ["GenericFamily", "RereadingReader"]
+__all__ = ["GenericFamily"]
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""Types of layers whose keys and values are all that they keep of a text."""
 
 
 class GenericFamily:
-    """Reads tokens and pictures through the model's own forward pass and its family's own processor.
+    """Reads tokens and pictures with a model's own parts, its decoder being called on embeddings.
 
-    Pictures of any size will do; the processor resizes them.
+    Pictures of any size will do; the processor resizes them. What stands for a picture comes from the model's
+    ``get_image_features`` and is kept as long as no gradient reaches the tower and the projector.
 
     Args:
         core: The model.
         path: Its checkpoint, for the processor.
+        feature_budget: What is kept of pictures at most. Unit: bytes.
+        image_tokens: Largest number of tokens of one picture.
 
     Raises:
-        ConfigError: If the model has an encoder for text, or takes what cannot be made for given tokens.
+        ConfigError: If the model has an encoder for text, keeps more than keys and values of a text, or takes
+            inputs that cannot be made for given tokens.
     """
 
     grid = 1
 
-    def __init__(self, core: Any, path: str) -> None:
+    def __init__(self, core: Any, path: str, feature_budget: int, image_tokens: int) -> None:
         """Load the processor and compare what it makes with what the model takes."""
-        if core.config.is_encoder_decoder or core.base_model is core:
+        self.name = family = str(core.config.model_type)
+        inner = core.base_model
+        if core.config.is_encoder_decoder or inner is core or not hasattr(inner, "get_image_features"):
             raise ConfigError(
-                f"policy {path}: family {core.config.model_type!r} is not supported; wanted a decoder that "
-                "is a model of its own below the output layer"
+                f"policy {path}: family {family!r} is not supported; wanted a decoder below the output layer "
+                "and a method get_image_features"
             )
         self._core = core
-        self._cache_name = cache_name(core.base_model)
-        self.pictures = PictureProcessor(path, core.config)
+        self._decoder = inner.get_decoder()
+        self._cache_name = cache_name(self._decoder)
+        self._kinds = _kinds(self._decoder.config)
+        if others := sorted(self._kinds - {FULL, SLIDING}):
+            raise ConfigError(
+                f"policy {path}: family {family!r} is not supported; its layers of type {', '.join(others)} "
+                "keep a state to which rows of different length cannot be appended; give a checkpoint whose "
+                "layers all attend to keys and values"
+            )
+        self._window = int(self._decoder.config.sliding_window) if SLIDING in self._kinds else None
+        self.pictures = PictureProcessor(path, core.config, image_tokens)
         self.processor = self.pictures.processor
-        taken = set(inspect.signature(core.base_model.forward).parameters)
+        taken = _arguments(inner.forward)
         self._types = [name for name in self.pictures.types if name in taken]
         wrong = sorted(self.pictures.mistyped & set(self._types))
         wrong += sorted(self.pictures.pixel_names - taken)
         if wrong:
             raise ConfigError(
-                f"policy {path}: family {core.config.model_type!r} is not supported; what its processor "
-                f"makes as {', '.join(wrong)} cannot be handed to its decoder for tokens that are given"
+                f"policy {path}: family {family!r} is not supported; what its processor makes as "
+                f"{', '.join(wrong)} cannot be handed to its decoder for tokens that are given"
             )
+        self._image_token = int(core.config.image_token_id)
+        self._encoded = _arguments(inner.get_image_features)
+        self.features = VisionMemo(_Beside(inner, self._decoder), self._encode, feature_budget)
+        self.both_ways = False
+        """Whether the tokens of one picture attend to each other in both directions."""
 
     def picture_ids(self, picture: Picture) -> tuple[int, ...]:
         """Return the tokens that stand for a picture."""
@@ -68,143 +87,189 @@ class GenericFamily:
 
         Rows are padded at their end, which what comes before cannot see.
         """
-        ids, mask = self._padded(segments, "right")
-        states: torch.Tensor = self._read(ids, mask, segments, use_cache=False).last_hidden_state
-        return states
+        ids, mask = pad(segments)
+        place, _ = self.positions(ids, mask, segments)
+        return self.read(ids, place, segments)
 
-    def start(self) -> RereadingReader:
-        """Return a reader that has read nothing yet."""
-        return RereadingReader(self)
+    def start(self) -> CachedReader:
+        """Return an empty cache to read into."""
+        return CachedReader(self, self._core.device)
 
-    def begin(self, rows: Sequence[int], segments: Sequence[Segment]) -> tuple[Group, torch.Tensor]:
-        """Read whole rows into a cache; return it with the states ``[n, D]`` of the last tokens.
+    def read(
+        self,
+        ids: torch.Tensor,
+        place: torch.Tensor,
+        segments: Sequence[Segment],
+        seen: torch.Tensor | None = None,
+        cache: RaggedCache | None = None,
+    ) -> torch.Tensor:
+        """Return the states ``[B, T, D]`` of a right-padded chunk.
 
-        Rows are padded at their beginning, so that all go on from the same column: layers with a sliding
-        window count columns.
+        Args:
+            ids: Token ids ``[B, T]``.
+            place: Positions ``[K, B, T]``.
+            segments: The chunk's parts, for their pictures.
+            seen: What each token may see (see :class:`RaggedCache`); None for all before it.
+            cache: What was read before.
         """
-        ids, mask = self._padded(segments, "left")
-        output = self._read(ids, mask, segments, use_cache=True)
-        shift = getattr(self._core.base_model, "rope_deltas", None)
-        cache = getattr(output, self._cache_name)
-        if cache is None:
-            raise ConfigError(f"family {self._core.config.model_type!r} keeps no cache; train(False) first")
-        return Group(list(rows), cache, mask, shift), output.last_hidden_state[:, -1]
-
-    def step(self, group: Group, tokens: Sequence[int]) -> torch.Tensor:
-        """Append one token to each row of a group and return their states ``[n, D]``."""
         device = self._core.device
-        group.mask = torch.nn.functional.pad(group.mask, (0, 1), value=True)
-        place = group.mask.long().sum(-1, keepdim=True) - 1
-        if group.shift is not None:
-            place = (place + group.shift.to(device))[None].expand(3, -1, -1)
-        output = self._core.base_model(
-            input_ids=torch.tensor(list(tokens), device=device)[:, None],
-            attention_mask=group.mask.long(),
-            position_ids=place,
-            use_cache=True,
-            **{self._cache_name: group.cache},
-        )
-        states: torch.Tensor = output.last_hidden_state[:, -1]
+        pictures = [picture for segment in segments for picture in segment.pictures]
+        shown = (ids == self._image_token).to(device)
+        # The image token may lie outside of the table of embeddings.
+        embedded = self._core.get_input_embeddings()(ids.to(device).masked_fill(shown, 0))
+        more: dict[str, Any] = {}
+        if pictures:
+            parts = [torch.cat(part) for part in zip(*self.features(pictures), strict=True)]
+            embedded = embedded.masked_scatter(shown[..., None], parts[0].to(embedded.dtype))
+            if len(parts) > 1:
+                more = {"visual_pos_masks": shown, "deepstack_visual_embeds": parts[1:]}
+        states: torch.Tensor = self._decoder(
+            inputs_embeds=embedded,
+            position_ids=(place if len(place) > 1 else place[0]).to(device),
+            attention_mask=self._masks(shown, bool(pictures), seen, cache, embedded.dtype),
+            use_cache=cache is not None,
+            **{self._cache_name: cache},
+            **more,
+        ).last_hidden_state
         return states
 
-    def _read(self, ids: torch.Tensor, mask: torch.Tensor, segments: Sequence[Segment], **more: Any) -> Any:
-        device, dtype = self._core.device, self._core.dtype
-        shown = self.pictures.pixels([segment.pictures for segment in segments])
-        for name, value in shown.items():
-            more[name] = value.to(device, dtype if value.is_floating_point() else None)
-        images = torch.isin(ids, torch.tensor(sorted(self.pictures.image_tokens), device=device)) & mask
-        more |= {name: images.long() for name in self._types}
-        if not hasattr(self._core.base_model, "rope_deltas"):  # such a model counts for itself
-            more["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)
-        return self._core.base_model(input_ids=ids, attention_mask=mask.long(), **more)
+    def step(
+        self, ids: torch.Tensor, place: torch.Tensor, seen: torch.Tensor, cache: RaggedCache
+    ) -> torch.Tensor:
+        """Return the states ``[B, D]`` of one text token for each row; see :meth:`read`."""
+        parts = 3 if self._rotates_pictures else 1
+        return self.read(ids[:, None], place.expand(parts, -1)[..., None], (), seen, cache)[:, 0]
 
-    def _padded(
-        self, segments: Sequence[Segment], side: Literal["left", "right"]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return token ids ``[B, T]`` and which of them are real."""
-        rows = [torch.tensor(segment.token_ids, dtype=torch.long) for segment in segments]
-        fill = float(self.pictures.tokenizer.pad_token_id)
-        ids = pad_sequence(rows, batch_first=True, padding_value=fill, padding_side=side)
-        real = [torch.ones_like(row, dtype=torch.bool) for row in rows]
-        mask = pad_sequence(real, batch_first=True, padding_side=side)
-        return ids.to(self._core.device), mask.to(self._core.device)
-
-
-@dataclass(slots=True, eq=False)
-class Group:
-    """Rows that were read together and go on together.
-
-    Args:
-        rows: Their numbers.
-        cache: A cache of transformers with one row for each.
-        mask: Which columns of the cache are real, ``[n, L]``.
-        shift: What multimodal positions are ahead of the number of tokens, ``[n, 1]``; None where a position
-            is a number of tokens.
-    """
-
-    rows: list[int]
-    cache: Any
-    mask: torch.Tensor
-    shift: torch.Tensor | None
-
-    def select(self, members: Sequence[int], rows: Sequence[int]) -> None:
-        """Keep these members, in this order, under new numbers; a member may be kept more than once."""
-        if list(members) != list(range(len(self.rows))):
-            index = torch.tensor(list(members), dtype=torch.long, device=self.mask.device)
-            self.cache.batch_select_indices(index)
-            self.mask = self.mask[index]
-            self.shift = None if self.shift is None else self.shift[index.to(self.shift.device)]
-        self.rows = list(rows)
-
-
-class RereadingReader:
-    """Appends single tokens to a cache, and reads a row from its beginning where anything else comes.
-
-    Rows that were read together share a cache. One that is left behind while others of its group go on loses
-    its place there and is read again when its turn comes.
-
-    Args:
-        family: Reads the rows.
-    """
-
-    def __init__(self, family: GenericFamily) -> None:
-        """Begin without rows."""
-        self._family = family
-        self._rows: list[Segment] = []
-        self._groups: list[Group] = []
+    def positions(
+        self, ids: torch.Tensor, mask: torch.Tensor, segments: Sequence[Segment]
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Return the positions ``[K, B, T]`` of a chunk that starts at 0, and where each row continues."""
+        pictures = [picture for segment in segments for picture in segment.pictures]
+        parts = 3 if self._rotates_pictures else 1
+        if not self._rotates_pictures or not pictures:
+            place = torch.arange(ids.shape[1])[None, None].expand(parts, *ids.shape)
+            return place, [len(segment.token_ids) for segment in segments]
+        place, _ = self._core.base_model.get_rope_index(
+            ids,
+            mm_token_type_ids=((ids == self._image_token) & mask).int(),
+            image_grid_thw=torch.cat([self.pictures.grid(picture) for picture in pictures]),
+            attention_mask=mask.long(),
+        )
+        return place, (place.amax(0).masked_fill(~mask, -1).amax(-1) + 1).tolist()
 
     @torch.no_grad()
-    def append(self, segments: Mapping[int, Segment]) -> torch.Tensor:
-        """Append a segment to some rows and return the states of their last tokens ``[n, D]``."""
-        self._rows = self._rows or [Segment(())] * len(segments)
-        for row, more in segments.items():
-            before = self._rows[row]
-            self._rows[row] = Segment(before.token_ids + more.token_ids, before.pictures + more.pictures)
-        tokens = {
-            row: segment.token_ids[0]
-            for row, segment in segments.items()
-            if len(segment.token_ids) == 1 and not segment.pictures
-        }
-        states: dict[int, torch.Tensor] = {}
-        for group in self._groups:
-            going = [row for row in group.rows if row in tokens]
-            staying = going or [row for row in group.rows if row not in segments]
-            group.select([group.rows.index(row) for row in staying], staying)
-            if going:
-                read = self._family.step(group, [tokens[row] for row in going])
-                states |= dict(zip(going, read, strict=True))
-        self._groups = [group for group in self._groups if group.rows]
-        unread = [row for row in segments if row not in states]
-        if unread:
-            group, read = self._family.begin(unread, [self._rows[row] for row in unread])
-            self._groups.append(group)
-            states |= dict(zip(unread, read, strict=True))
-        return torch.stack([states[row] for row in segments])
+    def own_logits(self, segment: Segment) -> torch.Tensor:
+        """Return the logits ``[T, V]`` that the model's own forward pass gives for one row of pixels and tokens."""
+        device, dtype = self._core.device, self._core.dtype
+        ids = torch.tensor([segment.token_ids], device=device)
+        images = torch.isin(ids, torch.tensor(sorted(self.pictures.image_tokens), device=device))
+        more = {name: images.long() for name in self._types}
+        for name, value in self.pictures.pixels(segment.pictures).items():
+            more[name] = value.to(device, dtype if value.is_floating_point() else None)
+        logits: torch.Tensor = self._core(
+            input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **more
+        ).logits[0]
+        return logits
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Keep these rows, in this order, and free the others; a row may be kept more than once."""
-        self._rows = [self._rows[row] for row in rows]
-        for group in self._groups:
-            kept = [(group.rows.index(old), new) for new, old in enumerate(rows) if old in group.rows]
-            group.select([member for member, _ in kept], [new for _, new in kept])
-        self._groups = [group for group in self._groups if group.rows]
+    @property
+    def _rotates_pictures(self) -> bool:
+        """Whether a position has three parts (time, row, column)."""
+        return hasattr(self._core.base_model, "get_rope_index")
+
+    def _masks(
+        self,
+        shown: torch.Tensor,
+        pictures: bool,
+        seen: torch.Tensor | None,
+        cache: RaggedCache | None,
+        dtype: torch.dtype,
+    ) -> torch.Tensor | dict[str, torch.Tensor] | None:
+        """Return what is added to attention scores, for each type of layer where there are several."""
+        both_ways = self.both_ways and pictures
+        if cache is None or seen is None:
+            if not both_ways and self._window is None:
+                return None  # attention is causal by itself
+            columns = torch.arange(shown.shape[1], device=shown.device).expand(shown.shape)
+            seen = columns[:, None, None, :] <= columns[:, None, :, None]
+        else:
+            columns = cache.columns
+        if both_ways:
+            begins = shown & ~torch.nn.functional.pad(shown, (1, 0))[:, :-1]
+            block = begins.long().cumsum(1) * shown  # the number of the picture of each token, 0 for none
+            held = block.new_zeros(len(block), seen.shape[-1]).scatter(1, columns, block)
+            same = (block[:, :, None] == held[:, None, :]) & shown[:, :, None]
+            seen = seen | same[:, None]
+        masks = {FULL: additive(seen, dtype)} if FULL in self._kinds else {}
+        if self._window is not None:
+            every = torch.arange(seen.shape[-1], device=seen.device)
+            near = columns[:, None, :, None] - every < self._window
+            masks[SLIDING] = additive(seen & near, dtype)
+        return masks if len(masks) > 1 else next(iter(masks.values()))
+
+    def _encode(self, pictures: Sequence[Picture]) -> list[Features]:
+        """Return what stands for each picture, as one of several in an episode."""
+        device, dtype = self._core.device, self._core.dtype
+        # Where a picture that is alone would be read in another way, it is made one of two.
+        asked = [*pictures, *pictures] if self.pictures.several and len(pictures) == 1 else pictures
+        counts = [self.picture_ids(picture).count(self._image_token) for picture in asked]
+        made = self.pictures.pixels(asked)
+        output = self._core.base_model.get_image_features(
+            **{
+                name: value.to(device, dtype if value.is_floating_point() else None)
+                for name, value in made.items()
+                if name in self._encoded
+            }
+        )
+        deeper = getattr(output, "deepstack_features", None) or []
+        parts = [_split(part, counts) for part in (output.pooler_output, *deeper)]
+        return list(zip(*parts, strict=True))[: len(pictures)]
+
+
+class _Beside(torch.nn.Module):
+    """What a model has beside its decoder: the tower, the projector and single parameters.
+
+    Args:
+        whole: The model.
+        decoder: Its decoder.
+    """
+
+    def __init__(self, whole: torch.nn.Module, decoder: torch.nn.Module) -> None:
+        """Hold both without registering them, so that layers that are replaced later are found."""
+        super().__init__()
+        self._held = whole, decoder
+
+    def parameters(self, recurse: bool = True) -> Iterator[torch.nn.Parameter]:
+        """Iterate over the parameters that are not the decoder's."""
+        whole, decoder = self._held
+        others = {id(parameter) for parameter in decoder.parameters()}
+        return (p for p in whole.parameters(recurse) if id(p) not in others)
+
+    def modules(self) -> Iterator[torch.nn.Module]:  # type: ignore[override]
+        """Iterate over the modules that are not the decoder's."""
+        whole, decoder = self._held
+        others = {id(module) for module in decoder.modules()}
+        return (m for m in whole.modules() if id(m) not in others)
+
+
+def _kinds(config: Any) -> set[str]:
+    """Return the types of a decoder's layers."""
+    named = getattr(config, "layer_types", None)
+    if named:
+        return set(named)
+    return {FULL if getattr(config, "sliding_window", None) is None else SLIDING}
+
+
+def _arguments(function: Any) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+def _split(features: Any, counts: Sequence[int]) -> list[torch.Tensor]:
+    """Cut what a tower made of some pictures into pictures, by their number of tokens."""
+    whole = [features] if isinstance(features, torch.Tensor) else features
+    flat = torch.cat([part.reshape(-1, part.shape[-1]) for part in whole])
+    if len(flat) != sum(counts):
+        raise ConfigError(
+            f"the model makes {len(flat)} features of pictures with {sum(counts)} image tokens; its processor "
+            "and its vision tower do not belong together"
+        )
+    return list(flat.split(list(counts)))

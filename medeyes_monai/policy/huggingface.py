@@ -34,6 +34,7 @@ from medeyes_monai.policy.finite import check_finite
 from medeyes_monai.policy.generic import GenericFamily
 from medeyes_monai.policy.loading import FLASH, check_checkpoint, find_sources, load_core, vision_tower
 from medeyes_monai.policy.logprobs import rows_for, score_tokens
+from medeyes_monai.policy.precision import float_logits, warn_if_slow
 from medeyes_monai.policy.qwen_vl import QwenVL
 from medeyes_monai.policy.settings import (
     POLICY_FILE,
@@ -43,7 +44,7 @@ from medeyes_monai.policy.settings import (
     acting_settings,
     report_overrides,
 )
-from medeyes_monai.policy.trial import check_cache, logit_cap
+from medeyes_monai.policy.trial import check_reading, logit_cap
 from medeyes_monai.scenes import Case, Scene, View
 from medeyes_monai.trajectory import Episode
 
@@ -98,16 +99,18 @@ class HuggingFacePolicy(torch.nn.Module):
         lora: Arguments of ``peft.LoraConfig``; None trains the model itself. Without ``target_modules``, all
             linear layers of the language model are adapted. With an adapter, it is trained on.
         adapter: Directory of an adapter of peft that is laid over ``path``; None for none.
-        freeze_vision: Leave the vision tower as it is. Qwen-VL families keep its output for every pass.
+        freeze_vision: Leave the vision tower as it is; its output is kept for every pass where the projector
+            behind it is frozen too, as with ``lora``.
         gradient_checkpointing: Compute each layer's states again in backward instead of keeping them.
         temperature: Softmax temperature, in sampling and in training alike.
         coordinates: ``"pixels"`` of the overview or ``"relative"`` (0 to 1000); None takes the stored setting
             or the family's convention.
         instruction: Prompt with ``{question}`` in it; None takes the stored one or :data:`INSTRUCTION`.
-        image_tokens: Most tokens of one picture; None takes the stored setting or 1,024.
+        image_tokens: Most tokens of one picture in families without code of their own, which read a picture
+            as one tile; None takes the stored setting or 1,024. Their processor is set to it, and saved so.
         compiled: Compile the step that writes one token for each row (Qwen-VL families; see
             :class:`~medeyes_monai.policy.token_step.TokenStep`).
-        feature_budget: What Qwen-VL families keep at most of the vision tower's output. Unit: bytes.
+        feature_budget: What is kept at most of the vision tower's output. Unit: bytes.
         device: Where the weights are put.
 
     Raises:
@@ -164,6 +167,7 @@ class HuggingFacePolicy(torch.nn.Module):
         name = self.core.config.model_type
         self.coordinates: Coordinates = stored.coordinates or FAMILIES.get(name, "relative")
         self.instruction: str = stored.instruction or INSTRUCTION
+        warn_if_slow(self.core.dtype, torch.device(device))
         self._stored = stored.over(dtype=str(self.core.dtype).removeprefix("torch."))
         self.temperature = temperature
         self.vocabulary_size = int(self.core.get_output_embeddings().weight.shape[0])
@@ -182,7 +186,7 @@ class HuggingFacePolicy(torch.nn.Module):
                 raise ConfigError(
                     f"compiled is for {', '.join(sorted(FAMILIES))}; family {name!r} has no token step"
                 )
-            self.family = family = GenericFamily(self.core, self.base)
+            self.family = family = GenericFamily(self.core, self.base, feature_budget, stored.image_tokens)
             tokenizer = family.pictures.tokenizer
             self.conversation = Conversation(tokenizer, family.pictures.placeholder)
             never += family.pictures.picture_tokens
@@ -219,8 +223,8 @@ class HuggingFacePolicy(torch.nn.Module):
             self.to(device)
         else:  # transformers has put the weights there
             self._forbidden = self._forbidden.to(device)
-        if name not in FAMILIES:
-            self._try()
+        if isinstance(self.family, GenericFamily):
+            self._try(self.family)
 
     @property
     def device(self) -> torch.device:
@@ -270,12 +274,15 @@ class HuggingFacePolicy(torch.nn.Module):
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return tempered float32 logits ``[..., V]`` of hidden states ``[..., D]``, forbidden ones -inf."""
-        logits: torch.Tensor = self.core.get_output_embeddings()(hidden).float()
-        if self._cap is not None:
-            logits = self._cap * torch.tanh(logits / self._cap)
+        logits = self._logits(hidden)
         if self.temperature != 1:
             logits = logits / self.temperature
         return logits.masked_fill(self._forbidden, float("-inf"))
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the model's own logits ``[..., V]`` in float32."""
+        logits = float_logits(self.core.get_output_embeddings(), hidden)
+        return logits if self._cap is None else self._cap * torch.tanh(logits / self._cap)
 
     def score(self, episodes: Sequence[Episode], *, entropy_gradient: bool = False) -> TokenScores:
         """Score the response tokens of some episodes in one teacher-forced pass.
@@ -410,15 +417,19 @@ class HuggingFacePolicy(torch.nn.Module):
         self.adapted, self._stored = None, wanted
         return survival
 
-    def _try(self) -> None:
+    def _try(self, family: GenericFamily) -> None:
         """Make sure that a family without code of its own does what is expected of all."""
         said = self.encode("left or right?")
         self._cap = logit_cap(self.core, said)
-        picture = np.zeros((64, 96, 3), np.uint8)
-        picture[16:, 24:] = 255
-        shown = self.family.picture_ids(picture)
-        prompts = [Segment(self.conversation.prompt(text, shown), (picture,)) for text in ("?", "which one?")]
-        check_cache(self.family, prompts, said, self.core.config.model_type)
+        rows = []
+        for question, sides in (("?", (64, 96)), ("which one?", (96, 48))):
+            picture = np.zeros((*sides, 3), np.uint8)
+            picture[16:, 24:] = 255
+            prompt = self.conversation.prompt(question, family.picture_ids(picture))
+            look = picture[8:40, 8:40]
+            shown = (self.end_of_turn, *self.conversation.feedback(family.picture_ids(look)))
+            rows.append((Segment(prompt, (picture,)), Segment(shown, (look,))))
+        check_reading(family, self._logits, rows, said)
 
 
 def _told(instruction: str, axes: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,18 @@ __all__ = ["PictureProcessor", "special_ids"]
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 """What a processor makes of text. The last two say which tokens are a picture's."""
-PROBES = ((336, 336), (336, 1344), (1344, 336), (1344, 1344))
-"""Rows and columns of pictures that are tried on loading; a family may cut the large and long ones up."""
+ONE_TILE = {
+    "do_image_splitting": False,
+    "do_pan_and_scan": False,
+    "crop_to_patches": False,
+    "min_patches": 1,
+    "max_patches": 1,
+}
+"""Settings of image processors with which a picture is not cut into tiles: a look is what shows more."""
+CELL = 48
+"""Largest side of the part of a picture that one token stands for in today's families. Unit: pixels."""
+SHRINKS = 40
+"""How often a picture's largest size is reduced before the family is refused."""
 
 
 class PictureProcessor:
@@ -25,21 +36,33 @@ class PictureProcessor:
 
     Args:
         path: Checkpoint directory or hub name.
-        config: The model's configuration.
+        config: The model's configuration. Its ``image_grid_pinpoints`` are reduced to one tile.
+        image_tokens: Largest number of tokens of one picture, with those that stand around it.
 
     Raises:
-        ConfigError: If the processor cannot be loaded, or does not work with tokens that are given.
+        ConfigError: If the processor cannot be loaded, does not work with tokens that are given, or makes
+            more tokens of a picture whatever its settings.
+
+    The settings of the processor are reduced until every picture has one tile and few enough tokens; what is
+    saved has the reduced settings.
     """
 
-    def __init__(self, path: str, config: Any) -> None:
-        """Load the processor and try it."""
+    def __init__(self, path: str, config: Any, image_tokens: int) -> None:
+        """Load the processor, reduce its settings and try it."""
+        if image_tokens < 1:
+            raise ConfigError(f"image_tokens must be at least 1, got {image_tokens}; the default is 1024")
         try:
             kind = _image_only(_processor_class(path, config))
             self.processor = kind.from_pretrained(path, trust_remote_code=False)
             self._text = str(self.processor.image_token)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        except ImportError as error:
             raise ConfigError(
-                f"policy {path}: its processor cannot be used for pictures and text ({error})"
+                f"policy {path}: its processor needs a package that is not installed: {_first(error)}; "
+                "install it with pip and load the policy again"
+            ) from error
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(
+                f"policy {path}: its processor cannot be used for pictures and text ({_first(error)})"
             ) from error
         self.tokenizer = self.processor.tokenizer
         self.tokenizer.chat_template = self.processor.chat_template or self.tokenizer.chat_template
@@ -47,54 +70,121 @@ class PictureProcessor:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.placeholder = int(self.tokenizer.convert_tokens_to_ids(self._text))
         self.image_tokens = frozenset(int(i) for i in self.processor.image_token_ids if i is not None)
-        self._known: dict[tuple[int, int], tuple[int, ...]] = {}
-        self._try(path)
+        self._path, self._limit = path, image_tokens
+        self._known: dict[tuple[int, int], tuple[tuple[int, ...], torch.Tensor | None]] = {}
+        self.several = False
+        """Whether a picture has other tokens alone than as one of several, as in an episode with looks."""
+        self._one_tile(config)
+        self._try()
+        self._bound()
 
     def picture_ids(self, picture: Picture) -> tuple[int, ...]:
-        """Return the tokens into which the processor expands a placeholder; the size alone decides them."""
-        size = (int(picture.shape[0]), int(picture.shape[1]))
-        if size not in self._known:
-            self._known[size] = tuple(self._run([[picture]])["input_ids"][0].tolist())
-        return self._known[size]
+        """Return the tokens into which the processor expands a placeholder; the size alone decides them.
 
-    def pixels(self, rows: Sequence[Sequence[Picture]]) -> dict[str, torch.Tensor]:
-        """Return what the model takes for the pictures of some rows; nothing where there are none."""
-        shown = [row for row in rows if row]
-        if not shown:
-            return {}
-        return {name: value for name, value in self._run(shown).items() if name not in TEXT_INPUTS}
+        Raises:
+            ConfigError: If there are more than ``image_tokens`` of them.
+        """
+        ids, _ = self._expanded(int(picture.shape[0]), int(picture.shape[1]))
+        if len(ids) > self._limit:
+            raise ConfigError(
+                f"policy {self._path}: a picture of {picture.shape[1]}x{picture.shape[0]} pixels has {len(ids)} "
+                f"tokens as one tile, wanted at most {self._limit}; set image_tokens: {len(ids)}"
+            )
+        return ids
 
-    def _run(self, rows: Sequence[Sequence[Picture]], more: str = "") -> dict[str, torch.Tensor]:
-        """Process rows of pictures with nothing but their placeholders as text."""
-        images = [[Image.fromarray(np.ascontiguousarray(picture)) for picture in row] for row in rows]
-        text = [self._text * len(row) + more for row in rows]
+    def grid(self, picture: Picture) -> torch.Tensor:
+        """Return the numbers of patches ``[1, 3]`` (time, rows, columns) that multimodal positions count."""
+        _, grid = self._expanded(int(picture.shape[0]), int(picture.shape[1]))
+        if grid is None:
+            raise ConfigError(f"policy {self._path}: its processor does not tell the grid of a picture")
+        return grid
+
+    def pixels(self, pictures: Sequence[Picture]) -> dict[str, torch.Tensor]:
+        """Return what the model takes for the pictures of one row."""
+        return {name: value for name, value in self._run(pictures).items() if name not in TEXT_INPUTS}
+
+    def _expanded(self, rows: int, columns: int) -> tuple[tuple[int, ...], torch.Tensor | None]:
+        """Return the tokens of a picture and its grid of patches, if the family has one."""
+        if (rows, columns) not in self._known:
+            picture = np.zeros((rows, columns, 3), np.uint8)
+            made = self._run([picture, picture] if self.several else [picture])
+            ids = tuple(made["input_ids"][0].tolist())
+            grid = made.get("image_grid_thw")
+            self._known[rows, columns] = (
+                ids[: len(ids) // (2 if self.several else 1)],
+                None if grid is None else grid[:1],
+            )
+        return self._known[rows, columns]
+
+    def _run(self, pictures: Sequence[Picture], more: str = "") -> dict[str, torch.Tensor]:
+        """Process the pictures of one row with nothing but their placeholders as text."""
         made = self.processor(
-            images=images, text=text, padding=True, add_special_tokens=False, return_tensors="pt"
+            images=[[Image.fromarray(np.ascontiguousarray(picture)) for picture in pictures]],
+            text=[self._text * len(pictures) + more],
+            add_special_tokens=False,
+            return_tensors="pt",
         )
         return dict(made)
 
-    def _try(self, path: str) -> None:
-        """Learn the tokens of pictures of several shapes; refuse inputs that are a function of the text."""
-        pictures = [np.zeros((*size, 3), np.uint8) for size in PROBES]
-        small = self._run([pictures[:1]])
-        longer = self._run([pictures[:1]], more=" a b c d e f g")
+    def _one_tile(self, config: Any) -> None:
+        """Switch off what cuts a picture into tiles; the model reads some of these settings too."""
+        images = self.processor.image_processor
+        for name, value in ONE_TILE.items():
+            if getattr(images, name, None):
+                setattr(images, name, value)
+        if getattr(images, "image_grid_pinpoints", None):
+            side = int(config.vision_config.image_size)
+            images.image_grid_pinpoints = config.image_grid_pinpoints = [[side, side]]
+
+    def _try(self) -> None:
+        """Learn what the processor makes; refuse inputs that are a function of the text."""
+        picture = np.zeros((336, 336, 3), np.uint8)
+        try:
+            small, pair = self._run([picture]), self._run([picture, picture])
+            longer = self._run([picture], more=" a b c d e f g")
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+            raise ConfigError(
+                f"policy {self._path}: its processor does not expand placeholders of pictures by themselves "
+                f"({_first(error)}); only families that do are supported"
+            ) from error
         bound = [
             name
             for name, value in small.items()
             if name not in TEXT_INPUTS and value.shape != longer[name].shape
         ]
-        shown = torch.isin(small["input_ids"], torch.tensor(sorted(self.image_tokens)))
+        tokens = torch.tensor(sorted(self.image_tokens))
+        shown = torch.isin(small["input_ids"], tokens)
         self.types = tuple(name for name in TEXT_INPUTS[2:] if name in small and small[name].any())
         wrong = [name for name in self.types if not torch.equal(small[name].bool(), shown)]
         if bound or not shown.any():
             raise ConfigError(
-                f"policy {path}: its processor makes {', '.join(bound) or 'no image tokens'} of text and "
+                f"policy {self._path}: its processor makes {', '.join(bound) or 'no image tokens'} of text and "
                 "pictures together; only families whose pictures are tokens of their own are supported"
             )
+        self.several = int(torch.isin(pair["input_ids"], tokens).sum()) != 2 * int(shown.sum())
         self.mistyped = frozenset(wrong)
         self.pixel_names = frozenset(small) - set(TEXT_INPUTS)
+
+    def _bound(self) -> None:
+        """Reduce the largest size until pictures of all shapes have few enough tokens."""
+        side = CELL * isqrt(self._limit) + CELL
+        probes = ((side, side), (side, side // 4), (side // 4, side))
+        size = getattr(self.processor.image_processor, "size", None) or {}
+        for _ in range(SHRINKS):
+            self._known.clear()
+            most = max(len(self._expanded(*probe)[0]) for probe in probes)
+            if most <= self._limit or size.get("longest_edge", 0) <= CELL:
+                break
+            # An area in some families, a length in others: a root is a step towards both.
+            size["longest_edge"] = int(size["longest_edge"] * (0.98 * self._limit / most) ** 0.5)
+            if size.get("shortest_edge"):
+                size["shortest_edge"] = min(size["shortest_edge"], size["longest_edge"])
         special = special_ids(self.tokenizer)
-        seen = {token for picture in pictures for token in self.picture_ids(picture)}
+        seen = {
+            token
+            for probe in probes
+            for token in self.picture_ids(np.broadcast_to(np.uint8(0), (*probe, 3)))
+        }
         self.picture_tokens = frozenset(seen & special) | self.image_tokens | {self.placeholder}
 
 
@@ -102,6 +192,11 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
     """Return the ids of a tokenizer's special tokens, also of those that have no role by name."""
     added = tokenizer.added_tokens_decoder.items()
     return frozenset(tokenizer.all_special_ids) | {int(i) for i, token in added if token.special}
+
+
+def _first(error: Exception) -> str:
+    """Return the first sentence of an error, on one line."""
+    return " ".join(str(error).split()).split(". ")[0].rstrip(".")
 
 
 def _processor_class(path: str, config: Any) -> Any:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from medeyes_monai.errors import CheckpointError, ConfigError, NumericsError
 from medeyes_monai.policy import Policy
 from medeyes_monai.policy.finite import first_names, non_finite
+from medeyes_monai.policy.precision import check_trained_types
 from medeyes_monai.sampler import PathSource
 from medeyes_monai.scenes import Case
 from medeyes_monai.training.advantages import AdvantageMode, RunningStatistics, advantages
@@ -119,6 +120,7 @@ class DualStreamGRPOTrainer(Trainer):
         """Check the arguments and attach the handlers."""
         self.objective = objective or DualStreamObjective()
         check_reference(policy, self.objective, reference)
+        check_trained_types(policy)
         _check_weights(dict(policy.named_parameters()), "before training")
         if min(epoch_length, max_epochs, micro_tokens, updates) < 1 or max_gradient_norm <= 0:
             raise ConfigError(
