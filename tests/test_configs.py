@@ -143,7 +143,7 @@ def test_the_command_at_the_top_of_an_overlay_names_it_and_can_be_parsed(file):
 
 
 def test_a_policy_overlay_goes_on_top_of_a_data_overlay(checkpoints, tmp_path, data):
-    files = [TRAIN, ROOT / "configs" / "vqa_rad.yaml", ROOT / "configs" / "lora_qwen2_5_vl_3b.yaml"]
+    files = [TRAIN, ROOT / "configs" / "vqa_rad.yaml", ROOT / "configs" / "recipes" / "qwen2_5_vl_3b.yaml"]
     built = build(checkpoints, tmp_path, *files, **data)
     assert type(built["train::dataset"]).__name__ == "VqaRad"
     assert built["train::trainer"].policy.adapted is not None
