@@ -30,11 +30,11 @@ WITHIN = 0.2
 """Largest share by which an estimate may differ from what was measured."""
 TEXT: dict[str, dict[str, Any]] = {
     "qwen3_vl": {
-        "hidden_size": 896, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 14,
+        "hidden_size": 896, "intermediate_size": 3072, "num_hidden_layers": 9, "num_attention_heads": 14,
         "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 48_000,
     },
     "qwen2_5_vl": {
-        "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 14, "num_attention_heads": 16,
+        "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 7, "num_attention_heads": 16,
         "num_key_value_heads": 4, "vocab_size": 64_000,
     },
     "idefics3": {
@@ -53,23 +53,23 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "lora": {"r": 16, "lora_alpha": 32} if kind == "lora" else None,
         "policy::gradient_checkpointing": kind == "lora",
     }
-    for kind in ("full", "lora")
-    for dtype in ("float32", "bfloat16")
+    for kind, dtype in (("full", "float32"), ("lora", "float32"), ("lora", "bfloat16"))
 }
 COMMON: dict[str, Any] = {
     "bundle_root": str(ROOT / "bundle"),
     "device": "cpu",
     "policy::_target_": "measure_plan.FullTurns",
+    "sample_interval": 0,
     "questions": 2,
-    "draws": 4,
+    "draws": 2,
     "n_paths": 2,
-    "max_looks": 2,
-    "max_turn_tokens": 40,
+    "max_looks": 1,
+    "max_turn_tokens": 24,
     "overview_pixels": 128**2,
     "look_pixels": 64**2,
     "train::trainer::micro_tokens": 1024,
-    "train::inferer::batch": 8,
-    "test::inferer::batch": 8,
+    "train::inferer::batch": 4,
+    "test::inferer::batch": 4,
     "max_epochs": 1,
     "epoch_length": 2,
 }

@@ -18,8 +18,9 @@ from medeyes_monai.planning.meter import LiveBytes, peaks_by_stage
 from medeyes_monai.planning.settings import RunSettings
 from medeyes_monai.planning.shapes import Model, Shapes
 from medeyes_monai.planning.tokens import EpisodeTokens, count_tokens, picture_grid
-from medeyes_monai.policy.cache import RaggedCache, additive
+from medeyes_monai.policy.cache import RaggedCache, additive, cache_name
 from medeyes_monai.policy.huggingface import FAMILIES
+from medeyes_monai.policy.joined import joined_layers
 from medeyes_monai.policy.logprobs import rows_for, score_tokens
 from medeyes_monai.training.microbatches import micro_batches
 
@@ -27,6 +28,8 @@ __all__ = ["Estimate", "Estimator"]
 
 FEW, STEP = 2, 1
 """Layers of the shallow models that are traced: two, and three."""
+CHUNKS = 3
+"""Chunks of scores that are traced."""
 OVERHEAD = 96 * 2**20
 """What a process needs besides tensors: tokenizer, configurations, threads, allocator. Unit: bytes."""
 FEATURE_BUDGET = 2**28
@@ -105,7 +108,7 @@ class Estimator:
             return self._peaks[key]
 
         held = weights_bytes(model) + optimizer_bytes(model) + gradient_bytes(model)
-        held += feature_bytes(model, tokens) + OVERHEAD
+        held += feature_bytes(model, tokens) + joined_bytes(model) + OVERHEAD
         rows = min(settings.questions * settings.draws, max(1, settings.micro_tokens // tokens.episode))
         copied = gradient_bytes(model) if settings.n_paths else 0  # objective.accumulate_gradients
         return Estimate(
@@ -162,10 +165,29 @@ def gradient_bytes(model: Model) -> int:
     return sum(weight.nbytes for weight in model.trained)
 
 
+def joined_bytes(model: Model) -> int:
+    """Copies of weights and adapters for the step of one token (``policy.joined``), on families that have it."""
+    if model.config.model_type not in FAMILIES:
+        return 0
+    maps = [
+        part
+        for layer in joined_layers(model.decoder.layers)
+        for part in (layer.attention, layer.output, layer.mlp, layer.down)
+    ]
+    copies = [copy for part in maps for copy in (part.weight, part.bias, part.down, part.up)]
+    return sum(copy.nbytes for copy in copies if copy is not None)
+
+
+def keeps_features(model: Model) -> bool:
+    """Tell whether what was made of pictures is kept: no gradient reaches what makes it (``VisionMemo``)."""
+    inside = {id(weight) for weight in model.decoder.parameters()}
+    return not any(weight.requires_grad for weight in model.beside() if id(weight) not in inside)
+
+
 def feature_bytes(model: Model, tokens: EpisodeTokens) -> int:
     """What is kept of the vision tower's output (``policy.vision.VisionMemo``)."""
     settings = model.settings
-    if model.config.model_type not in FAMILIES or not settings.freeze_vision:
+    if not keeps_features(model):
         return 0
     deeper = len(getattr(model.vision, "deepstack_visual_indexes", None) or [])
     shown = tokens.overview + settings.draws * tokens.looks * tokens.look
@@ -221,7 +243,7 @@ def drawing_bytes(model: Model, tokens: EpisodeTokens, rows: int, prompts: int) 
 
 
 def _read(model: Model, cache: RaggedCache, rows: list[int], size: int) -> torch.Tensor:
-    """Append a chunk to the cache, as ``policy.qwen_vl.CachedReader`` does."""
+    """Append a chunk to the cache, as ``policy.reader.CachedReader`` does."""
     seen = cache.extend(rows, [size] * len(rows))
     ids = torch.zeros(len(rows), size, dtype=torch.long)
     embedded = model.decoder.embed_tokens(ids)
@@ -229,8 +251,8 @@ def _read(model: Model, cache: RaggedCache, rows: list[int], size: int) -> torch
         inputs_embeds=embedded,
         position_ids=_positions(model, ids),
         attention_mask=_mask(model, additive(seen, embedded.dtype)),
-        past_key_values=cache,
         use_cache=True,
+        **{cache_name(model.decoder): cache},
     ).last_hidden_state
     return states[:, -1]
 
@@ -245,21 +267,48 @@ def _lengthen(cache: RaggedCache, rows: int, tokens: int) -> None:
 
 
 def _positions(model: Model, ids: torch.Tensor) -> torch.Tensor:
-    """Return positions; those of the Qwen-VL families have three parts."""
-    return ids if model.config.model_type not in FAMILIES else ids.expand(3, *ids.shape)
+    """Return positions; they have three parts where a picture is counted by its sides."""
+    return ids.expand(3, *ids.shape) if hasattr(model.core.base_model, "get_rope_index") else ids
 
 
 def _mask(model: Model, seen: torch.Tensor) -> Any:
-    """Return a mask in the form that the decoder takes: one, or one for each kind of layer."""
-    kinds = set(getattr(model.text, "layer_types", None) or [])
-    return dict.fromkeys(kinds, seen) if len(kinds) > 1 else seen
+    """Return a mask in the form that the decoder takes: one, or one for each type of layer."""
+    kinds = sorted(set(getattr(model.text, "layer_types", None) or []))
+    return {kind: seen.clone() for kind in kinds} if len(kinds) > 1 else seen
+
+
+def _mask_of_episode(model: Model, ids: torch.Tensor, dtype: torch.dtype) -> Any:
+    """Return the mask of whole episodes (``GenericFamily._masks``): none where causal attention is enough."""
+    if "sliding_attention" not in (getattr(model.text, "layer_types", None) or []):
+        return None
+    columns = torch.zeros_like(ids)
+    return _mask(model, additive(columns[:, None, None, :] <= columns[:, None, :, None], dtype))
+
+
+class _Scores(torch.autograd.Function):
+    """What ``policy.precision.float_logits`` holds on a GPU, where it is one product."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Make float32 logits of states and weights of any type."""
+        ctx.save_for_backward(rows, weight)
+        return rows.new_empty(len(rows), len(weight), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Make the gradients that are wanted."""
+        rows, weight = ctx.saved_tensors
+        gradient = gradient.to(weight.dtype)
+        to_rows = gradient @ weight if ctx.needs_input_grad[0] else None
+        return to_rows, gradient.t() @ rows if ctx.needs_input_grad[1] else None
 
 
 def _scores(model: Model, states: torch.Tensor) -> torch.Tensor:
     """Return scores of the next token (``HuggingFacePolicy.scores``)."""
-    logits: torch.Tensor = model.head(states).float()
+    weight = model.head.weight
+    logits = _Scores.apply(states.to(weight.dtype), weight)  # type: ignore[no-untyped-call]
     never = torch.zeros(logits.shape[-1], dtype=torch.bool)
-    return logits.masked_fill(never, float("-inf"))
+    return torch.as_tensor(logits.masked_fill(never, float("-inf")))
 
 
 def _draw(model: Model, states: torch.Tensor) -> None:
@@ -274,40 +323,47 @@ def update_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
     settings = model.settings
     written = min(tokens.written, tokens.episode - 1) * rows
 
+    chunk = rows_for(int(model.head.weight.shape[0]))
+    pictures = 0 if keeps_features(model) else picture_bytes(model, tokens, rows)
+
     def learn(meter: LiveBytes) -> None:
         ids = torch.zeros(rows, tokens.episode, dtype=torch.long)
+        index = torch.zeros(written, dtype=torch.long)
         with meter.stage("forward"):
+            seen = torch.empty(pictures, dtype=torch.uint8)
+            if settings.freeze_vision:
+                del seen  # nothing of it is needed for backward
             with _autocast(settings):
-                whole = None if model.config.model_type in FAMILIES else torch.ones_like(ids)
+                embedded = model.decoder.get_input_embeddings()(ids)
                 states = model.decoder(
-                    inputs_embeds=model.decoder.embed_tokens(ids),
+                    inputs_embeds=embedded,
                     position_ids=_positions(model, ids),
-                    attention_mask=whole,
+                    attention_mask=_mask_of_episode(model, ids, embedded.dtype),
                     use_cache=False,
                 ).last_hidden_state
-                chosen, entropy = score_tokens(
-                    states.flatten(0, 1)[torch.zeros(written, dtype=torch.long)],
-                    torch.zeros(written, dtype=torch.long),
+                chosen = states.flatten(0, 1)[index]
+                numbers = score_tokens(  # the chunks are alike: a few stand for all
+                    chosen[: CHUNKS * chunk],
+                    index[: CHUNKS * chunk],
                     lambda hidden: _scores(model, hidden),
-                    chunk=rows_for(int(model.text.vocab_size)),
+                    chunk=chunk,
                 )
-            loss = chosen.sum() + entropy.sum()
-            del states, chosen, entropy
+                loss = numbers[0].sum()
+            del states, chosen, numbers, embedded
         with meter.stage("backward"):
             loss.backward()
 
-    seen = 0 if settings.freeze_vision else trained_tower_bytes(model, tokens, rows)
-    return max(_traced(model, learn, train=True).values()) + seen
+    return max(_traced(model, learn, train=True).values())
 
 
-def trained_tower_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
-    """What a trained vision tower keeps for backward: the states of all its layers."""
+def picture_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
+    """What the tower needs for the pictures of a micro-batch: at once, or kept of each layer if it is trained."""
     settings = model.settings
-    one = tower_bytes(model, 1, settings.overview_pixels) + tokens.looks * tower_bytes(
-        model, 1, settings.look_pixels
-    )
-    depth = getattr(model.vision, "depth", None) or model.vision.num_hidden_layers
-    return int(rows * one * (2 if settings.gradient_checkpointing else depth))
+    one = tower_bytes(model, 1, settings.overview_pixels)
+    one += tokens.looks * tower_bytes(model, 1, settings.look_pixels)
+    depth = int(getattr(model.vision, "depth", None) or model.vision.num_hidden_layers)
+    kept = 1 if settings.freeze_vision else 2 if settings.gradient_checkpointing else depth
+    return rows * one * kept
 
 
 def saving_bytes(model: Model) -> int:

@@ -16,6 +16,7 @@ import torch
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.planning.settings import RunSettings
 from medeyes_monai.policy.adapters import add_adapter
+from medeyes_monai.policy.huggingface import FAMILIES
 from medeyes_monai.policy.loading import vision_tower
 
 __all__ = ["Model", "Shapes", "find_shapes"]
@@ -113,6 +114,10 @@ class Model:
         self.head = self.core.get_output_embeddings()
         if settings.gradient_checkpointing:
             self.core.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def beside(self) -> Iterator[torch.nn.Parameter]:
+        """Iterate over the parameters through which a gradient would reach what stands for a picture."""
+        return self.tower.parameters() if self.config.model_type in FAMILIES else self.core.base_model.parameters()
 
     @property
     def text(self) -> Any:

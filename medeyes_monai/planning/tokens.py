@@ -71,7 +71,7 @@ def picture_grid(config: Any) -> int | None:
 def count_tokens(shapes: Shapes, model: Model) -> EpisodeTokens:
     """Count the tokens of an episode that uses up its limits."""
     settings, config = model.settings, model.config
-    pictures, conversation = _readers(shapes, config)
+    pictures, conversation = _readers(shapes, config, settings.image_tokens)
     overview, look = (
         _picture_tokens(config, pictures, pixels, settings.image_tokens)
         for pixels in (settings.overview_pixels, settings.look_pixels)
@@ -100,12 +100,14 @@ def _instruction(shapes: Shapes) -> str:
     return (stored and stored.instruction) or INSTRUCTION
 
 
-def _readers(shapes: Shapes, config: Any) -> tuple[PictureProcessor | None, Conversation | None]:
+def _readers(
+    shapes: Shapes, config: Any, image_tokens: int
+) -> tuple[PictureProcessor | None, Conversation | None]:
     """Return a checkpoint's own processor, where it decides about tokens, and conversation; None if absent."""
     if shapes.directory is None:
         return None, None
     if picture_grid(config) is None:
-        pictures = PictureProcessor(shapes.name, config)
+        pictures = PictureProcessor(shapes.name, config, image_tokens)
         return pictures, Conversation(pictures.tokenizer, pictures.placeholder)
     from transformers import AutoTokenizer
 
