@@ -212,9 +212,8 @@ def test_a_checkpoint_that_holds_nan_is_not_resumed_from(checkpoints, tmp_path, 
 
 def test_training_of_a_policy_that_holds_nan_is_refused(checkpoints, tmp_path):
     policy = adapted_policy(checkpoints["qwen3_vl"])
-    frozen = [(name, p) for name, p in policy.named_parameters() if not p.requires_grad]
-    name, parameter = frozen[5]
-    parameter.data.view(-1)[0] = math.nan
+    frozen = [p for p in policy.parameters() if not p.requires_grad]
+    frozen[5].data.view(-1)[0] = math.nan
     policy.save(tmp_path / "policy")
     with pytest.raises(NumericsError, match=r"before training 1 of \d+ weights hold NaN"):
         trainer_of(tmp_path / "policy", tmp_path / "states", epochs=1)
@@ -224,7 +223,10 @@ def test_a_training_without_a_finite_update_ends_with_2_and_saves_nothing(checkp
     sets = ["train::objective::expert_weight=.nan", "train::trainer::max_skipped=1"]
     out = tmp_path / "out"
     assert main(words("train", checkpoints["qwen3_vl"], out, sets=sets)) == EXIT_ERROR
-    said = capsys.readouterr().err.rpartition("error: ")[2].splitlines()
+    shown = capsys.readouterr()
+    assert "update 1: loss or gradient is not finite" in shown.out + shown.err
+    assert "the gradient step is skipped, 1 in a row of 1" in shown.out + shown.err
+    said = shown.err.rpartition("error: ")[2].splitlines()
     assert len(said) == 1
     assert said[0].startswith("update 2: loss or gradient is not finite, first in the expert stream")
     assert not (out / "policy").exists()

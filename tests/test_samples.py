@@ -17,6 +17,7 @@ from test_trainer import trainer_of, weights_sha
 from medeyes_monai.__main__ import EXIT_ERROR, main
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.io.configs import read_setting
+from medeyes_monai.protocol import DEFECTS
 from medeyes_monai.reports.samples import EpisodeSamples
 from medeyes_monai.training.handlers import StepLog
 from medeyes_monai.training.tracking import make_tracker
@@ -101,19 +102,20 @@ def test_samples_of_the_bundle_are_a_matter_of_one_number_and_reach_tensorboard(
     board = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
     assert {"samples/1", "samples/2"} <= set(board.Tags()["images"])
     assert [image.step for image in board.Images("samples/1")] == [2]
-    built = build(checkpoints, tmp_path, TRAIN, sample_interval=0)
-    assert not [one for one in built["train::trainer"]._event_handlers.values() if "EpisodeSamples" in str(one)]
+    for interval, there in ((0, 0), (3, 3)):
+        built = build(checkpoints, tmp_path, TRAIN, sample_interval=interval)
+        assert sum(one.interval for one in built.values() if isinstance(one, EpisodeSamples)) == there
     assert parser_of(TRAIN)["sample_interval"] == 10
 
 
 def test_every_number_that_researchers_look_for_is_logged(checkpoints, tmp_path):
-    lora = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
-    small_training(checkpoints["qwen3_vl"], tmp_path, **{"policy::lora": lora, "train::objective::kl_weight": 0.1})
+    more = {"policy::lora": {"r": 4, "target_modules": ["q_proj"]}, "train::objective::kl_weight": 0.1}
+    small_training(checkpoints["qwen3_vl"], tmp_path, **more)
     first, second = numbers(tmp_path / "metrics.jsonl")
     wanted = {
         "learning_rate", "kl_weight", "policy/kl_mean", "policy/tokens_per_episode", "policy/tokens_per_turn",
-        "policy/longest_turn", "policy/format_rate", "policy/defect/too_long", "policy/defect/missing_reasoning",
-        "policy/defect/bad_action", "gradient_norm", "policy/zero_variance_share", "skipped_updates",
+        "policy/longest_turn", "policy/format_rate", "gradient_norm", "policy/zero_variance_share",
+        "skipped_updates", *(f"policy/defect/{kind}" for kind in DEFECTS),
     }  # fmt: skip
     assert wanted <= first.keys()
     for line in (first, second):
@@ -128,9 +130,8 @@ def test_a_tracker_whose_package_is_missing_is_said_in_one_line(checkpoints, tmp
     command = words("train", checkpoints["qwen3_vl"], tmp_path / "out", sets=[f"tracker={service}"])
     assert main(command) == EXIT_ERROR
     said = capsys.readouterr().err.rpartition("error: ")[2].splitlines()
-    assert said == [
-        f"the tracker {service} needs its package: pip install 'medeyes-monai[{service}]', or set tracker to null"
-    ]
+    package = f"pip install 'medeyes-monai[{service}]'"
+    assert said == [f"the tracker {service} needs its package: {package}, or set tracker to null"]
 
 
 def test_an_unknown_tracker_is_said_in_one_line(checkpoints, tmp_path, capsys):
