@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from medeyes_monai.errors import ConfigError
+from medeyes_monai.io.literals import is_text
 
 __all__ = ["Question", "read_questions"]
 
@@ -62,6 +63,8 @@ class Question:
             raise ConfigError("a question needs words under the key 'question'")
         if not isinstance(self.name, str) or not all(isinstance(option, str) for option in self.options):
             raise ConfigError("the name of a question and its options are texts; put yes and no in quotes")
+        if not all(map(is_text, (self.question, self.name, *self.options))):
+            raise ConfigError("a question holds half a character or a null, which no text has; write UTF-8")
         for tag, pattern in self.series.items():
             _check_rule(tag, pattern)
         if isinstance(self.slices, str):
