@@ -6,6 +6,7 @@ __all__ = [
     "ExpertError",
     "GeometryError",
     "MedEyesError",
+    "NumericsError",
     "ProtocolError",
     "UnreadableImageError",
 ]
@@ -37,3 +38,7 @@ class ExpertError(MedEyesError, RuntimeError):
 
 class CheckpointError(MedEyesError, RuntimeError):
     """Weights or a training state are missing, damaged, or belong to something else."""
+
+
+class NumericsError(MedEyesError, RuntimeError):
+    """Scores, a loss, gradients or weights are not finite, and going on would spoil what follows."""

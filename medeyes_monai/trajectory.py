@@ -160,3 +160,10 @@ class Episode:
     def __len__(self) -> int:
         """Number of tokens, ``T``."""
         return int(self.token_ids.shape[0])
+
+    @property
+    def turn_tokens(self) -> tuple[int, ...]:
+        """Number of tokens of each turn that is trained on, its end included."""
+        outside = torch.zeros(1, dtype=torch.int64)
+        edges = torch.cat([outside, self.response_mask.long(), outside]).diff()
+        return tuple((torch.nonzero(edges < 0) - torch.nonzero(edges > 0))[:, 0].tolist())

@@ -2,6 +2,7 @@
 
     python scripts/bench_engine.py                                  # on the CPU; 'step' needs the extra bench
     python scripts/bench_engine.py --only rollout,scaling,memory    # without TRL
+    python scripts/bench_engine.py --only precision                 # bfloat16 weights against float32, 135 M
     python scripts/bench_engine.py --device cuda --size 3b          # the part 'gpu' alone
 
 Contestants take turns in one process (A, B, A, B, ...) after a warm-up; figures are medians over the repeats.
@@ -28,6 +29,7 @@ PARTS = {
     "step": "bench.steps:step_jobs",
     "scaling": "bench.rollouts:scaling_jobs",
     "memory": "bench.memory:memory_jobs",
+    "precision": "bench.precision:precision_jobs",
     "gpu": "bench.gpu:gpu_jobs",
 }
 CHILDREN = {

@@ -33,6 +33,7 @@ from tqdm import tqdm
 from medeyes_monai.errors import ConfigError, MedEyesError
 from medeyes_monai.io import write_atomic
 from medeyes_monai.io.configs import check_config, find_overlay, read_setting
+from medeyes_monai.io.literals import literal_settings
 from medeyes_monai.reports.paths import contact_sheet
 from medeyes_monai.training.lost_items import LostItems
 
@@ -81,12 +82,12 @@ def _parser() -> argparse.ArgumentParser:
 def _run(asked: argparse.Namespace) -> dict[str, Any]:
     if asked.jobs < 1 or (asked.limit is not None and asked.limit < 1):
         raise ConfigError(f"--jobs and --limit are at least 1, got {asked.jobs} and {asked.limit}")
-    files, settings = _configuration(asked)
-    configured = Configured(files, settings)
+    configuration = _configuration(asked)
+    configured = Configured(*configuration)
     _ = configured.memos  # refuses what would be for nothing
     items = configured.plan(asked.limit)
     jobs = min(asked.jobs, len(items))
-    work = _alone(configured, items) if jobs == 1 else _shared(configured, files, settings, items, jobs)
+    work = _alone(configured, items) if jobs == 1 else _shared(configured, configuration, items, jobs)
     done, seconds = _watched(work, len(items))
     report = {"expert": configured.sampler.name, "jobs": jobs} | summarise(done, seconds)
     folder = asked.output or Path(str(configured.get("output_dir")))
@@ -97,17 +98,18 @@ def _run(asked: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def _configuration(asked: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
-    """Return the files and settings that a training with the same words would have, checked."""
+def _configuration(asked: argparse.Namespace) -> tuple[list[str], dict[str, Any], dict[str, str]]:
+    """Return the files, settings and literals that a training with the same words would have, checked."""
     base = asked.bundle / "configs" / "train.yaml"
     overlays = list(asked.config)
     if asked.expert is not None:
         overlays.append(
             str(find_overlay(asked.expert, asked.bundle.resolve().parent / "configs" / "experts"))
         )
-    settings = {"bundle_root": str(asked.bundle)} | dict(map(read_setting, asked.set))
-    check_config(base, overlays, **settings)
-    return [str(base), *overlays], settings
+    settings = dict(map(read_setting, asked.set))
+    literals = {} if "bundle_root" in settings else {"bundle_root": str(asked.bundle)}
+    check_config(base, overlays, **(settings | literal_settings(literals)))
+    return [str(base), *overlays], settings, literals
 
 
 def _alone(configured: Configured, items: Sequence[Item]) -> Iterator[str | Done]:
@@ -116,12 +118,15 @@ def _alone(configured: Configured, items: Sequence[Item]) -> Iterator[str | Done
 
 
 def _shared(
-    configured: Configured, files: list[str], settings: dict[str, Any], items: Sequence[Item], jobs: int
+    configured: Configured,
+    configuration: tuple[list[str], dict[str, Any], dict[str, str]],
+    items: Sequence[Item],
+    jobs: int,
 ) -> Iterator[str | Done]:
     """Spread the work; the policy, of which scenes need the patch, is loaded in this process alone."""
-    patch = configured.patch()
+    (files, settings, literals), patch = configuration, configured.patch()
     known = settings if patch is None else settings | {"scene::patch": patch}
-    return spread(files, known, items, jobs, _max_lost(configured))
+    return spread((files, known, literals), items, jobs, _max_lost(configured))
 
 
 def _max_lost(configured: Configured) -> float:

@@ -24,6 +24,7 @@ from preparing.configured import Configured
 
 from medeyes_monai.errors import ConfigError, MedEyesError
 from medeyes_monai.io.configs import check_config, read_setting
+from medeyes_monai.io.literals import literal_settings
 from medeyes_monai.reports.reader_study import (
     StudyItem,
     analyse,
@@ -104,9 +105,10 @@ def _make(asked: argparse.Namespace) -> None:
 
 def _data(asked: argparse.Namespace) -> object:
     base = asked.bundle / "configs" / "evaluate.yaml"
-    settings = {"bundle_root": str(asked.bundle)} | dict(map(read_setting, asked.set))
-    check_config(base, asked.config, **settings)
-    return Configured([str(base), *asked.config], settings).get(asked.data)
+    settings = dict(map(read_setting, asked.set))
+    literals = {} if "bundle_root" in settings else {"bundle_root": str(asked.bundle)}
+    check_config(base, asked.config, **(settings | literal_settings(literals)))
+    return Configured([str(base), *asked.config], settings, literals).get(asked.data)
 
 
 def _say(items: Sequence[StudyItem], passed: Counter[str], asked: argparse.Namespace) -> None:

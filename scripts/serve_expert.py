@@ -38,6 +38,7 @@ from medeyes_monai.experts.remote_wire import candidate_record, verdict_record
 from medeyes_monai.geometry import Box
 from medeyes_monai.io import as_stored, read_image, read_volume
 from medeyes_monai.io.configs import check_config, read_setting
+from medeyes_monai.io.literals import set_literals
 from medeyes_monai.scenes import Finding, ImageScene, Scene, VolumeScene
 from medeyes_monai.seeding import seed_of
 
@@ -135,9 +136,9 @@ def _build(files: Sequence[Path], settings: dict[str, Any]) -> ServedExpert:
     check_config(files[0], files[1:], **settings)
     parser = ConfigParser()
     parser.read_config([str(file) for file in files])
-    if "bundle_root" in parser:
-        settings = {"bundle_root": str(files[0].resolve().parents[1]), **settings}
     parser.update(settings)
+    if "bundle_root" in parser and "bundle_root" not in settings:
+        set_literals(parser, {"bundle_root": str(files[0].resolve().parents[1])})
     if "expert" not in parser:
         raise ConfigError(f"{files[-1].name} defines no expert")
     expert = parser.get_parsed_content("expert")

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "bench_engine.py"
-PARTS = ("rollout", "scaling", "memory", "gpu")
+PARTS = ("rollout", "scaling", "memory", "precision", "gpu")
 
 
 @pytest.fixture(scope="module")

@@ -105,9 +105,9 @@ def test_an_unknown_key_ends_in_one_line_that_names_the_nearest(fails):
 
 
 def test_an_unknown_key_in_a_file_names_the_file(fails, tmp_path):
-    (tmp_path / "mine.yaml").write_text("train::trainer::warm_up: 3\n")
+    (tmp_path / "mine.yaml").write_text("train::trainer::re_sample: 3\n")
     line = fails("train", "--config", str(tmp_path / "mine.yaml"))
-    assert "DualStreamGRPOTrainer has no such argument; did you mean 'warmup'?" in line
+    assert "DualStreamGRPOTrainer has no such argument; did you mean 'resample'?" in line
 
 
 def test_a_missing_data_directory_is_named(fails, tmp_path):

@@ -23,6 +23,7 @@ from medeyes_monai.geometry import Box
 from medeyes_monai.inferers import EpisodeInferer
 from medeyes_monai.metrics.signatures import SIGNATURES, occurrences
 from medeyes_monai.policy import HuggingFacePolicy
+from medeyes_monai.protocol import DEFECTS
 from medeyes_monai.reports.page import write_report
 from medeyes_monai.reports.warnings import warning_texts, without_warnings
 from medeyes_monai.rewards import CompositeReward
@@ -37,6 +38,7 @@ from medeyes_monai.training.monitors import (
     ExpertReliance,
     Interference,
     MemorisedPaths,
+    NoSignal,
     Probe,
     RewardCollapse,
     SuperficialFocusing,
@@ -49,7 +51,7 @@ BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 TINY = BUNDLE / "models" / "tiny_policy"
 LOGPROB, REWARD, OVERLAP = "expert/logprob_mean", "policy/reward", "policy/expert_overlap"
 COSINE, ENTROPY, UNIFORM = "gradient_cosine", "policy/entropy_mean", "policy/zero_variance_share"
-LOOKS = "policy/looks"
+LOOKS, GRADIENT, FORMED = "policy/looks", "gradient_norm", "policy/format_rate"
 N = 40
 
 
@@ -83,6 +85,14 @@ def warned(monitor, outputs):
     return any(marks)
 
 
+def rollouts(uniform, gradient, formed, reward):
+    """What NoSignal reads; half of the defects are turns that were cut, a third open with prose."""
+    numbers = {UNIFORM: uniform, GRADIENT: gradient, FORMED: formed, REWARD: reward}
+    shares = {"too_long": 1 / 2, "missing_reasoning": 1 / 3, "bad_action": 1 / 6}
+    defects = {f"policy/defect/{kind}": shares.get(kind, 0.0) * (1 - formed) for kind in DEFECTS}
+    return {name: np.full(N, value) for name, value in (numbers | defects).items()}
+
+
 STUCK, RISING, SOLVED = noisy(0.6, 0.6, 0.005), noisy(0.5, 0.8, 0.005), noisy(0.97, 0.97, 0.005)
 FAILING = {
     "experts are learned and nothing else": (ExpertReliance, {LOGPROB: noisy(-2, -0.5, 0.1), REWARD: STUCK}),
@@ -91,6 +101,9 @@ FAILING = {
     "entropy falls": (EntropyCollapse, {ENTROPY: noisy(0.3, 0.01, 0.005)}),
     "certain from the start": (EntropyCollapse, {ENTROPY: noisy(0.002, 0.002, 0.0)}),
     "groups are uniform": (RewardCollapse, {UNIFORM: noisy(0.1, 0.95, 0.05), REWARD: STUCK}),
+    "all rewards are one": (NoSignal, rollouts(1.0, 0.3, 0.9, 0.2)),
+    "no gradient": (NoSignal, rollouts(0.9, 0.0, 0.9, 0.2)),
+    "hardly an episode is well formed": (NoSignal, rollouts(0.9, 0.3, 0.04, 0.02)),
     "looks vanish": (VanishingLooks, {LOOKS: noisy(1.0, 0.3, 0.05), REWARD: STUCK}),
     "hardly a look from the start": (VanishingLooks, {LOOKS: noisy(0.1, 0.1, 0.02), REWARD: RISING}),
 }
@@ -112,6 +125,8 @@ HEALTHY = {
     "looks stay": (VanishingLooks, {LOOKS: noisy(1.0, 0.9, 0.05), REWARD: STUCK}),
     "no question needs a look": (VanishingLooks, {LOOKS: noisy(1.0, 0.0, 0.05), REWARD: SOLVED}),
     "groups differ": (RewardCollapse, {UNIFORM: noisy(0.1, 0.3, 0.05), REWARD: STUCK}),
+    "few are well formed, but some": (NoSignal, rollouts(0.9, 0.3, 0.06, 0.02)),
+    "no gradient because all is right": (NoSignal, rollouts(1.0, 0.0, 1.0, 0.97)),
     "groups are uniform because all is right": (
         RewardCollapse,
         {UNIFORM: noisy(0.1, 0.95, 0.05), REWARD: SOLVED},
@@ -136,6 +151,16 @@ def test_a_training_that_does_not_fail_is_not_warned_of(kind, series, caplog):
     assert not warned(monitor, outputs)
     assert f"monitor/{monitor.signature.name}" in outputs[-1]
     assert caplog.records == []
+
+
+def test_rollouts_without_a_signal_are_warned_of_by_their_most_frequent_defect(caplog):
+    train(NoSignal(window=2), rollouts(1.0, 0.0, 0.0, 0.0))
+    (record,) = caplog.records
+    assert record.message.startswith(
+        "update 2: own episodes give nothing to learn from: over 2 updates all own episodes of each question "
+        "had one reward, the gradient was 0, 0% of own episodes were well formed, most frequent defect "
+        "too_long (50%)"
+    )
 
 
 def test_the_log_is_told_once_for_each_time_that_it_happens(caplog):
@@ -394,7 +419,7 @@ def test_a_training_of_the_bundle_is_watched_and_what_is_seen_is_logged(tmp_path
     parser.read_config(str(BUNDLE / "configs" / "train.yaml"))
     small = {"max_epochs": 1, "epoch_length": 2, "questions": 4, "draws": 4, "probe_interval": 2}
     small |= {"probe_size": 14, "bundle_root": str(BUNDLE), "device": "cpu", "output_dir": str(tmp_path)}
-    small |= {f"train::monitors::{n}::window": 2 for n in range(6)}
+    small |= {f"train::monitors::{n}::window": 2 for n in (*range(6), 8)}
     small |= {"train::monitors::6::least": 1, "train::monitors::6::families": None}
     parser.update(small)
     parser.parse()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import permutations
 
 import numpy as np
@@ -25,6 +26,7 @@ from medeyes_monai.rewards import (
     diversity,
     grammar,
     normalise,
+    overlong,
 )
 from medeyes_monai.scenes import Case, ImageScene, Scoring
 from medeyes_monai.trajectory import Episode, Fixation, Trajectory
@@ -299,3 +301,51 @@ def test_a_part_that_gives_no_number_is_refused() -> None:
     reward = CompositeReward({"odd": lambda episode, case: float("nan")}, {"odd": 1})
     with pytest.raises(ConfigError, match=r"'q'.*\['odd'\]"):
         reward(episode(), case("yes"))
+
+
+def spoken(*turns: int) -> Episode:
+    """An episode whose turns have these numbers of tokens, after a prompt and with feedback between them."""
+    mask = [False] * 7
+    for turn in turns:
+        mask += [True] * turn + [False] * 3
+    return replace(episode(), response_mask=torch.tensor(mask, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    ("turns", "penalty"),
+    [
+        ((), 0.0),
+        ((30, 5), 0.0),
+        ((5, 31, 6), -1 / 10),
+        ((35,), -5 / 10),
+        ((39, 36), -9 / 10),
+        ((40,), -1.0),
+        ((12, 90), -1.0),
+    ],
+)
+def test_the_penalty_of_the_longest_turn_grows_over_the_last_10_of_40_tokens(turns, penalty) -> None:
+    said = spoken(*turns)
+    assert said.turn_tokens == turns
+    assert overlong(said, case("yes"), limit=40, buffer=10) == pytest.approx(penalty)
+    assert str(overlong(spoken(1), case("yes"), limit=40, buffer=10)) == "0.0"  # and not -0.0
+
+
+@given(st.lists(st.integers(1, 60), max_size=5), st.integers(1, 50), st.integers(0, 50))
+def test_the_penalty_lies_in_minus_one_to_zero_and_only_grows_with_a_turn(turns, buffer, more) -> None:
+    limit = buffer + more
+    one = overlong(spoken(*turns), case("yes"), limit=limit, buffer=buffer)
+    longer = overlong(spoken(*(turn + 1 for turn in turns)), case("yes"), limit=limit, buffer=buffer)
+    assert -1 <= longer <= one <= 0
+
+
+@pytest.mark.parametrize("buffer", [0, -1, 41])
+def test_a_buffer_outside_the_limit_is_refused(buffer) -> None:
+    with pytest.raises(ConfigError, match="a buffer of 1 to limit tokens"):
+        overlong(spoken(3), case("yes"), limit=40, buffer=buffer)
+
+
+def test_the_penalty_is_a_part_of_the_reward_by_its_weight() -> None:
+    parts = {"accuracy": accuracy, "overlong": partial(overlong, limit=40, buffer=10)}
+    scored = CompositeReward(parts, {"accuracy": 0.7, "overlong": 0.5})(spoken(35), case("yes"))
+    assert scored.reward == pytest.approx(0.7 - 0.5 * 0.5)
+    assert scored.reward_parts["overlong"] == -0.5

@@ -150,10 +150,10 @@ def test_parity_where_weights_are_too_large_to_be_joined(
     looking: LookingPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layers = looking.core.model.language_model.layers
-    assert all(maps is not None for maps in joined.joined_layers(layers))
+    assert all(layer.mlp.weight is not None for layer in joined.joined_layers(layers))
     together = rollout(looking, phantom_cases(looking, 2), draws=4, max_turn_tokens=16)
     monkeypatch.setattr(joined, "MOST_BYTES", 1000)
-    assert all(maps is None for maps in joined.joined_layers(layers))
+    assert all(layer.mlp.weight is None for layer in joined.joined_layers(layers))
     apart = rollout(looking, phantom_cases(looking, 2), draws=4, max_turn_tokens=16)
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one.token_ids, other.token_ids)

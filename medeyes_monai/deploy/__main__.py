@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medeyes_monai.errors import ConfigError, MedEyesError
+from medeyes_monai.io.literals import check_words
 
 __all__ = ["main"]
 
@@ -29,10 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     asked = _parser().parse_args(arguments)
     try:
+        check_words(sys.argv[1:] if arguments is None else arguments)
         with _shown():
             _run(asked)
+    except ImportError as error:
+        print(f"error: {error}; install the extra: pip install 'medeyes-monai[deploy]'", file=sys.stderr)
+        return EXIT_ERROR
     except (MedEyesError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_ERROR
     return 0
 
@@ -47,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--question", help="what is asked; the folder then holds one series")
     asked.add_argument("--questions", type=Path, help="JSON or YAML list of questions")
+    parser.add_argument("--policy", metavar="FOLDER|NAME", help="a checkpoint directory or a hub name")
     parser.add_argument(
         "--config", action="append", default=[], help="file that is laid over the bundle's; may be repeated"
     )
@@ -80,7 +86,8 @@ def _run(asked: argparse.Namespace) -> None:
     questions: Sequence[Any] = (
         read_questions(asked.questions) if asked.questions else [Question(asked.question, name="question")]
     )
-    model = load_bundle(asked.model, overlays=asked.config, **dict(read_setting(text) for text in asked.set))
+    settings = dict(read_setting(text) for text in asked.set)
+    model = load_bundle(asked.model, settings, policy=asked.policy, overlays=asked.config)
     for path in write_study(asked.output, answer_study(model, asked.input, questions)):
         print(path)
 

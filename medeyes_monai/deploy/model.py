@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from monai.bundle import ConfigParser
@@ -14,6 +15,7 @@ from monai.bundle import ConfigParser
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.inferers import EpisodeInferer, FocusInferer
 from medeyes_monai.io.configs import check_config
+from medeyes_monai.io.literals import literal_settings, set_literals
 from medeyes_monai.policy import Policy
 from medeyes_monai.scenes import Case, Scene, VolumeScene
 from medeyes_monai.trajectory import Episode
@@ -52,17 +54,22 @@ class BundleModel:
 
 def load_bundle(
     bundle: str | os.PathLike[str],
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    /,
     *,
+    policy: str | os.PathLike[str] | None = None,
     overlays: Sequence[str | os.PathLike[str]] = (),
-    **settings: Any,
+    **more: Any,
 ) -> BundleModel:
     """Build policy, scene and inferer as ``inference.yaml`` of a bundle says.
 
     Args:
         bundle: Folder of the bundle.
+        settings: Values by id, such as ``device`` or ``max_looks``; configuration, with its references and
+            expressions.
+        policy: Checkpoint directory or hub name of a policy that was trained; the bundle's own if None.
         overlays: Further configurations, later ones over earlier ones.
-        settings: Values by id, such as ``policy_path`` of a policy that was trained, ``device`` or
-            ``max_looks``.
+        more: Further settings.
 
     Raises:
         ConfigError: If the bundle has no inference, its inferer is of another kind, or a setting is wrong.
@@ -72,17 +79,22 @@ def load_bundle(
     file = root / INFERENCE
     if not file.is_file():
         raise ConfigError(f"{root} is no bundle of this project: it lacks {INFERENCE}")
-    values = {"bundle_root": str(root)} | settings
+    values = {**settings, **more}
+    literals = {} if "bundle_root" in values else {"bundle_root": str(root)}
+    literals |= {} if policy is None else {"policy_path": str(policy)}
     files = [Path(overlay) for overlay in overlays]
-    check_config(file, files, **values)
+    check_config(file, files, **(values | literal_settings(literals)))
     parser = ConfigParser()
     parser.read_config([str(file), *map(str, files)])
     parser.update(values)
-    scene = parser.get_parsed_content("scene")
+    set_literals(parser, literals)
+    scene, built = parser.get_parsed_content("scene"), parser.get_parsed_content("policy")
+    inferer = _inferer(parser.get_parsed_content("inferer"))
+    built.report_overrides(scene, inferer)
     return BundleModel(
-        policy=parser.get_parsed_content("policy"),
+        policy=built,
         scene=scene,
-        inferer=_inferer(parser.get_parsed_content("inferer")),
+        inferer=inferer,
         reads_volumes=_makes_volumes(scene),
     )
 

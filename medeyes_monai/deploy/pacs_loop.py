@@ -17,6 +17,7 @@ from medeyes_monai.deploy.pacs import Peer, Receiver, send
 from medeyes_monai.deploy.pipeline import answer_study, write_study
 from medeyes_monai.deploy.questions import Question, read_questions
 from medeyes_monai.errors import ConfigError, MedEyesError
+from medeyes_monai.io.literals import check_words
 
 __all__ = ["PacsLoop", "main"]
 
@@ -92,11 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("medeyes_monai").setLevel(logging.INFO)
     try:
+        check_words(sys.argv[1:] if arguments is None else arguments)
         _serve(asked)
     except KeyboardInterrupt:
         return EXIT_STOPPED
     except (MedEyesError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_ERROR
     return 0
 
@@ -106,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peer", required=True, metavar="TITLE@HOST:PORT", help="where results go")
     parser.add_argument("--questions", type=Path, required=True, help="JSON or YAML list of questions")
     parser.add_argument("--model", default="bundle", help="folder of the bundle")
+    parser.add_argument("--policy", metavar="FOLDER|NAME", help="a checkpoint directory or a hub name")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
     parser.add_argument("--port", type=int, default=11112)
     parser.add_argument("--title", default="MEDEYES", help="what we are called")
@@ -115,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(asked: argparse.Namespace) -> None:
     peer, questions = read_peer(asked.peer, asked.title), read_questions(asked.questions)
     with tempfile.TemporaryDirectory(prefix="studies.") as folder:
-        loop = PacsLoop(load_bundle(asked.model), questions, peer, Path(folder))
+        loop = PacsLoop(load_bundle(asked.model, policy=asked.policy), questions, peer, Path(folder))
         loop.start(asked.port, asked.host)
         try:
             threading.Event().wait()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medeyes_monai.errors import ConfigError, MedEyesError
+from medeyes_monai.io.literals import check_words
 
 __all__ = ["main"]
 
@@ -25,9 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     asked = _parser().parse_args(arguments)
     try:
+        check_words(sys.argv[1:] if arguments is None else arguments)
         _serve(asked)
-    except MedEyesError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except ImportError as error:
+        print(f"error: {error}; install the extras: pip install 'medeyes-monai[deploy,serve]'", file=sys.stderr)
+        return EXIT_ERROR
+    except (MedEyesError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_ERROR
     return 0
 
@@ -40,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--token-file", type=Path, help="file whose first line clients have to send")
     parser.add_argument("--places", type=int, default=8, help="most requests at a time; later ones get 429")
     parser.add_argument("--timeout", type=float, default=120.0, help="longest wait for an answer, seconds")
+    parser.add_argument("--policy", metavar="FOLDER|NAME", help="a checkpoint directory or a hub name")
     parser.add_argument("--config", action="append", default=[], help="file that is laid over the bundle's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override an id")
     return parser
@@ -57,7 +63,7 @@ def _serve(asked: argparse.Namespace) -> None:
         raise ConfigError(f"to listen at {asked.host}, give --token-file, so that not everybody may ask")
     settings = dict(read_setting(text) for text in asked.set)
     app = create_app(
-        lambda: load_bundle(asked.model, overlays=asked.config, **settings),
+        lambda: load_bundle(asked.model, settings, policy=asked.policy, overlays=asked.config),
         ServiceSettings(token=token, places=asked.places, timeout_s=asked.timeout),
     )
     uvicorn.run(

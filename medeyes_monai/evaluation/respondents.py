@@ -100,6 +100,7 @@ class PolicyRespondent:
             "temperature": float(self.policy.temperature),
             "greedy": self.inferer.greedy,
             "max_looks": self.inferer.max_looks,
+            "tools": [tool.form.name for tool in self.inferer.tools],
             "max_turn_tokens": self.inferer.max_turn_tokens,
         }
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from medeyes_monai.errors import CheckpointError, ConfigError, ExpertError
 from medeyes_monai.experts.network import SegmentationExpert
+from medeyes_monai.io.literals import set_literals
 from medeyes_monai.scenes.content import digest_of
 
 __all__ = ["DictionaryPreprocessing", "bundle_expert", "load_weights"]
@@ -54,7 +55,7 @@ def bundle_expert(folder: str | PathLike[str], **settings: Any) -> SegmentationE
         raise ConfigError(f"{root.name} is no bundle: it needs one of {', '.join(CONFIGS)}")
     parser = ConfigParser()
     parser.read_config(str(file))
-    parser["bundle_root"] = str(root)
+    set_literals(parser, {"bundle_root": str(root)})
     network = _built(parser, "network_def", file)
     load_weights(network, root)
     said: dict[str, Any] = {

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 
 from medeyes_monai.errors import ConfigError, ExpertError, MedEyesError
+from medeyes_monai.io.hub import check_hub_name, is_hub_name
 from medeyes_monai.trajectory import Picture
 
 __all__ = ["DType", "Pretrained", "refusals_named"]
@@ -48,8 +48,7 @@ class Pretrained:
 
     def __post_init__(self) -> None:
         """Check what can be checked without reading."""
-        is_name = self.path.count("/") == 1 and not self.path.startswith((".", "/", "~"))
-        if not Path(self.path).is_dir() and not is_name:
+        if not Path(self.path).is_dir() and not is_hub_name(self.path):
             raise ConfigError(f"{self.path}: no such directory; give one, or a hub name 'owner/name'")
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise ConfigError(f"dtype must be float32, bfloat16 or float16, got {self.dtype!r}")
@@ -97,13 +96,17 @@ class Pretrained:
         return batch.to(self.device, getattr(torch, self.dtype))
 
     def _load(self, kind: Any, **more: Any) -> Any:
+        if is_hub_name(self.path):
+            check_hub_name(self.path, self.revision)
         try:
-            return kind.from_pretrained(self.path, revision=self.revision, **more)
+            return kind.from_pretrained(self.path, revision=self.revision, trust_remote_code=False, **more)
         except ImportError as problem:
             first = next(line for line in str(problem).splitlines() if line.strip())
             raise ConfigError(f"{self.path}: {first}") from problem
-        except (OSError, ValueError, KeyError, SafetensorError) as problem:
-            raise ConfigError(f"{self.path}: cannot be loaded ({problem})") from problem
+        except Exception as problem:  # a checkpoint comes from anywhere, and may be wrong in any way
+            raise ConfigError(
+                f"{self.path}: cannot be loaded ({type(problem).__name__}: {problem})"
+            ) from problem
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
+import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,17 +14,20 @@ from pydoc import ErrorDuringImport, locate
 from typing import Any
 
 import yaml
-from monai.bundle import ConfigComponent, ConfigParser, ReferenceResolver
+from monai.bundle import ConfigComponent, ConfigExpression, ConfigParser, ReferenceResolver
 from monai.bundle.utils import merge_kv
 
 from medeyes_monai.errors import ConfigError
 
-__all__ = ["check_config", "find_overlay", "read_config", "read_setting"]
+__all__ = ["check_config", "find_overlay", "read_config", "read_setting", "refers_to"]
 
 _NOT_ARGUMENTS = ConfigComponent.non_arg_keys
+_CONFIGURATION = ("@", "$", "%")
+"""What a text begins with that MONAI takes for a reference, an expression or a macro."""
+_MOST_REFERENCES = 16
 
 
-def check_config(base: str | Path, overlays: Sequence[str | Path] = (), **settings: Any) -> None:
+def check_config(base: str | Path, overlays: Sequence[str | Path] = (), /, **settings: Any) -> None:
     r"""Check a bundle's configuration with what is laid over it, as MONAI will merge it.
 
     The rule: a key of an overlay or a setting names something that is there, ``a::b`` going one level down.
@@ -76,7 +81,7 @@ def read_setting(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"a setting is key=value, got {text!r}")
     key = ReferenceResolver.normalize_id(key.strip())
-    if value.startswith(("@", "$", "%")):
+    if value.startswith(_CONFIGURATION):
         return key, value
     if _EXPONENT.fullmatch(value):  # YAML 1.1 takes 1e-4 for a word
         return key, float(value)
@@ -143,7 +148,8 @@ def _lay_over(parser: ConfigParser, changes: Mapping[str, Any], source: str) -> 
     """Merge changes into a configuration; return what is wrong with their keys."""
     problems = []
     for key, value in changes.items():
-        problem = _wrong_key(parser.get(), ReferenceResolver.normalize_id(key.removeprefix("+")))
+        where = ReferenceResolver.normalize_id(key.removeprefix("+"))
+        problem = _wrong_key(parser.get(), where) or _wrong_value(parser, where, value)
         if problem is not None:
             problems.append(f"{source}: {problem}")
         else:
@@ -171,6 +177,19 @@ def _wrong_key(config: Any, key: str) -> str | None:
                 f"did you mean {_join(here, near)!r}?" if near else f"known here are {known}"
             )
     return None
+
+
+def _wrong_value(parser: ConfigParser, key: str, value: Any) -> str | None:
+    """Return what is wrong with a value that takes the place of a number, or None."""
+    known, followed = parser.get(key), 0
+    while isinstance(known, str) and known.startswith("@") and followed < _MOST_REFERENCES:
+        known, followed = parser.get(known[1:]), followed + 1
+    if not isinstance(known, (bool, int, float)) or not isinstance(value, (str, list)):
+        return None
+    if isinstance(value, str) and value.startswith(_CONFIGURATION):
+        return None
+    wanted = "true or false" if isinstance(known, bool) else "a number"
+    return f"{key} is {wanted}, such as {json.dumps(known)}; got {value!r}"
 
 
 def _wrong_components(config: Any) -> Iterator[str]:
@@ -210,11 +229,37 @@ def _wrong_arguments(where: str, node: Mapping[str, Any], component: Any) -> Ite
 
 def _wrong_references(parser: ConfigParser) -> Iterator[str]:
     for where, text in _texts(parser.get(), ""):
-        for target in ReferenceResolver.match_refs_pattern(text):
+        copied = [text[1:]] if re.fullmatch(r"%\w+(::\w+)*", text) else []
+        if problem := _wrong_expression(text):
+            yield f"{where} {problem}"
+            continue
+        for target in [*ReferenceResolver.match_refs_pattern(text), *copied]:
             if target and not target.startswith("::") and target not in parser:
                 near = _suggest(target, (name for name, _ in _nodes(parser.get(), "")))
                 way_out = f"did you mean '@{near}'?" if near else "define it, or refer to an id that is there"
                 yield f"{where} refers to '@{target}', which is not defined; {way_out}"
+
+
+def _wrong_expression(text: str) -> str | None:
+    """Return why a text is no expression that Python can read, or None."""
+    if not ConfigExpression.is_expression(text):
+        return None
+    try:
+        ast.parse(ReferenceResolver.id_matcher.sub("_", ReferenceResolver.normalize_id(text[1:])))
+    except (SyntaxError, ValueError) as error:
+        return f"begins with $ and cannot be read as an expression: {error}; put $ nowhere but before one"
+    return None
+
+
+def refers_to(parser: ConfigParser, name: str) -> bool:
+    """Tell whether anything in a configuration refers to an id.
+
+    Example:
+        >>> parser = ConfigParser({"folder": "a", "file": "$@folder + '/b'"})
+        >>> refers_to(parser, "folder"), refers_to(parser, "file")
+        (True, False)
+    """
+    return any(name in ReferenceResolver.match_refs_pattern(text) for _, text in _texts(parser.get(), ""))
 
 
 def _components(config: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:

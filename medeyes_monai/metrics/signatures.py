@@ -86,6 +86,14 @@ _ALL = (
         "set resample above 0, raise draws, choose questions that are neither too easy nor too hard, or set "
         "advantage_mode: stream_running",
     ),
+    Signature(
+        "no_signal",
+        "own episodes give nothing to learn from",
+        "share of own episodes without a defect",
+        "read some episodes (sample_interval), say in the policy's instruction what an episode looks like, "
+        "begin with a policy that was fine-tuned on the expert's paths (advantage_mode: imitation, "
+        "objective.shaping: likelihood), or raise max_turn_tokens where turns are cut",
+    ),
 )
 SIGNATURES: Mapping[str, Signature] = {signature.name: signature for signature in _ALL}
 """Every signature by its name."""

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-__all__ = ["RaggedCache", "additive"]
+__all__ = ["RaggedCache", "additive", "cache_name"]
 
 COLUMNS = 64
 """Room for tokens is made in steps of this size, and at least by a quarter of what is there."""
+
+
+def cache_name(model: torch.nn.Module) -> str:
+    """Return the name under which a model takes its cache and returns it: transformers 5.24 changed it.
+
+    Example:
+        >>> class Model(torch.nn.Module):
+        ...     def forward(self, ids, past_key_values=None):
+        ...         return ids
+        >>> cache_name(Model())
+        'past_key_values'
+    """
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 class RaggedCache:

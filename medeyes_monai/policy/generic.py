@@ -10,7 +10,7 @@ import torch
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.base import Segment
-from medeyes_monai.policy.cache import RaggedCache, additive
+from medeyes_monai.policy.cache import RaggedCache, additive, cache_name
 from medeyes_monai.policy.processor import PictureProcessor
 from medeyes_monai.policy.reader import CachedReader, pad
 from medeyes_monai.policy.vision import Features, VisionMemo
@@ -52,6 +52,7 @@ class GenericFamily:
             )
         self._core = core
         self._decoder = inner.get_decoder()
+        self._cache_name = cache_name(self._decoder)
         self._kinds = _kinds(self._decoder.config)
         if others := sorted(self._kinds - {FULL, SLIDING}):
             raise ConfigError(
@@ -126,8 +127,8 @@ class GenericFamily:
             inputs_embeds=embedded,
             position_ids=(place if len(place) > 1 else place[0]).to(device),
             attention_mask=self._masks(shown, bool(pictures), seen, cache, embedded.dtype),
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{self._cache_name: cache},
             **more,
         ).last_hidden_state
         return states

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,31 +14,42 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from medeyes_monai.errors import ConfigError
+from medeyes_monai.errors import CheckpointError, ConfigError
+from medeyes_monai.policy.adapters import (
+    ADAPTER_CONFIG,
+    Survival,
+    add_adapter,
+    base_digest,
+    check_quantization,
+    load_adapter,
+    merge_layers,
+    reload_adapter,
+    save_adapter,
+)
 from medeyes_monai.policy.base import Segment, TokenScores
 from medeyes_monai.policy.conversation import Conversation
 from medeyes_monai.policy.decoding import EpisodeDecoder
 from medeyes_monai.policy.family import Family
+from medeyes_monai.policy.finite import check_finite
 from medeyes_monai.policy.generic import GenericFamily
-from medeyes_monai.policy.loading import (
-    POLICY_FILE,
-    DType,
-    add_adapter,
-    check_checkpoint,
-    load_core,
-    merge_adapter,
-    stored_settings,
-    vision_tower,
-)
+from medeyes_monai.policy.loading import FLASH, check_checkpoint, find_sources, load_core, vision_tower
 from medeyes_monai.policy.logprobs import rows_for, score_tokens
+from medeyes_monai.policy.precision import float_logits, warn_if_slow
 from medeyes_monai.policy.qwen_vl import QwenVL
+from medeyes_monai.policy.settings import (
+    POLICY_FILE,
+    Coordinates,
+    DType,
+    PolicySettings,
+    acting_settings,
+    report_overrides,
+)
 from medeyes_monai.policy.trial import check_reading, logit_cap
 from medeyes_monai.scenes import Case, Scene, View
 from medeyes_monai.trajectory import Episode
 
 __all__ = ["INSTRUCTION", "RELATIVE_EXTENT", "HuggingFacePolicy", "asked_with_options"]
 
-Coordinates = Literal["pixels", "relative"]
 FAMILIES: dict[str, Coordinates] = {"qwen2_5_vl": "pixels", "qwen3_vl": "relative"}
 """Values of ``model_type`` with code of their own, and the frame in which each was trained to write boxes."""
 RELATIVE_EXTENT = 1000
@@ -76,23 +88,29 @@ class HuggingFacePolicy(torch.nn.Module):
     Works without torchvision, loads safetensors only, and never runs code that comes with a checkpoint.
 
     Args:
-        path: Checkpoint directory or hub name.
-        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-        attention: Attention implementation of transformers, ``"sdpa"`` or ``"eager"``.
-        lora: Arguments of ``peft.LoraConfig``; None trains the model itself.
-        adapter: Directory of a finished adapter of peft, which is merged into the weights; None for none.
+        path: Checkpoint directory or hub name, or the directory of an adapter, which names its base.
+        revision: Revision of a hub name; None for the newest.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; None for the type that is stored with the
+            policy's settings, or else that of the checkpoint.
+        attention: Attention implementation of transformers: ``"sdpa"``, ``"eager"``, or
+            ``"flash_attention_2"`` for the vision tower.
+        quantization_config: Arguments of ``transformers.BitsAndBytesConfig``, such as
+            ``{load_in_4bit: true}``, for a quantised base below an adapter; None for none.
+        lora: Arguments of ``peft.LoraConfig``; None trains the model itself. Without ``target_modules``, all
+            linear layers of the language model are adapted. With an adapter, it is trained on.
+        adapter: Directory of an adapter of peft that is laid over ``path``; None for none.
         freeze_vision: Leave the vision tower as it is; its output is kept for every pass where the projector
             behind it is frozen too, as with ``lora``.
         gradient_checkpointing: Compute each layer's states again in backward instead of keeping them.
         temperature: Softmax temperature, in sampling and in training alike.
-        coordinates: ``"pixels"`` of the overview or ``"relative"`` (0 to 1000); None takes the checkpoint's
-            ``policy_config.json`` or the family's convention.
-        instruction: Prompt with ``{question}`` in it; None takes the checkpoint's or :data:`INSTRUCTION`.
+        coordinates: ``"pixels"`` of the overview or ``"relative"`` (0 to 1000); None takes the stored setting
+            or the family's convention.
+        instruction: Prompt with ``{question}`` in it; None takes the stored one or :data:`INSTRUCTION`.
+        image_tokens: Most tokens of one picture in families without code of their own, which read a picture
+            as one tile; None takes the stored setting or 1,024. Their processor is set to it, and saved so.
         compiled: Compile the step that writes one token for each row (Qwen-VL families; see
             :class:`~medeyes_monai.policy.token_step.TokenStep`).
         feature_budget: What is kept at most of the vision tower's output. Unit: bytes.
-        image_tokens: Largest number of tokens of one picture in families without code of their own, which
-            read a picture as one tile; their processor is set to it, and saved so.
         device: Where the weights are put.
 
     Raises:
@@ -104,8 +122,10 @@ class HuggingFacePolicy(torch.nn.Module):
         self,
         path: str | Path,
         *,
-        dtype: DType = "float32",
-        attention: Literal["sdpa", "eager"] = "sdpa",
+        revision: str | None = None,
+        dtype: DType | None = None,
+        attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa",
+        quantization_config: Mapping[str, Any] | None = None,
         lora: Mapping[str, Any] | None = None,
         adapter: str | Path | None = None,
         freeze_vision: bool = True,
@@ -113,9 +133,9 @@ class HuggingFacePolicy(torch.nn.Module):
         temperature: float = 1.0,
         coordinates: Coordinates | None = None,
         instruction: str | None = None,
+        image_tokens: int | None = None,
         compiled: bool = False,
         feature_budget: int = 2**28,
-        image_tokens: int = 1024,
         device: str | torch.device = "cpu",
     ) -> None:
         """Load the checkpoint."""
@@ -124,24 +144,31 @@ class HuggingFacePolicy(torch.nn.Module):
             raise ConfigError(
                 f"temperature must be above 0, got {temperature}; for greedy answers ask the rollout"
             )
-        if attention not in ("sdpa", "eager"):
-            raise ConfigError(f"attention must be 'sdpa' or 'eager', which take any mask; got {attention!r}")
-        self.path = str(path)
-        check_checkpoint(self.path)
-        tokenizer, self.core = load_core(self.path, dtype, attention)
-        if adapter is not None:
-            self.core = merge_adapter(self.core, adapter)
-        stored = stored_settings(self.path)
-        name = self.core.config.model_type
-        self.coordinates: Coordinates = coordinates or stored.get(
-            "coordinates", FAMILIES.get(name, "relative")
+        if attention not in ("sdpa", "eager", FLASH):
+            raise ConfigError(f"attention must be 'sdpa', 'eager' or {FLASH!r}; got {attention!r}")
+        if quantization_config is not None and lora is None and adapter is None:
+            raise ConfigError("a quantised base is trained by an adapter only; give lora as well")
+        self.path, source = str(path), find_sources(str(path), revision, adapter)
+        self.base, self.revision = source.base, source.revision
+        stored = source.settings or PolicySettings()
+        stored = stored.over(
+            coordinates=coordinates, instruction=instruction, dtype=dtype, image_tokens=image_tokens
         )
-        self.instruction: str = instruction or stored.get("instruction", INSTRUCTION)
-        if self.coordinates not in ("pixels", "relative") or "{question}" not in self.instruction:
-            raise ConfigError(
-                "coordinates must be 'pixels' or 'relative' and instruction must hold {question}; "
-                f"got {self.coordinates!r} and {self.instruction!r}"
-            )
+        quantization = check_quantization(quantization_config, torch.device(device))
+        check_checkpoint(self.base, self.revision)
+        tokenizer, self.core = load_core(
+            self.base,
+            stored.dtype,
+            attention,
+            revision=self.revision,
+            quantization=quantization,
+            device=torch.device(device),
+        )
+        name = self.core.config.model_type
+        self.coordinates: Coordinates = stored.coordinates or FAMILIES.get(name, "relative")
+        self.instruction: str = stored.instruction or INSTRUCTION
+        warn_if_slow(self.core.dtype, torch.device(device))
+        self._stored = stored.over(dtype=str(self.core.dtype).removeprefix("torch."))
         self.temperature = temperature
         self.vocabulary_size = int(self.core.get_output_embeddings().weight.shape[0])
         self.max_tokens = int(self.core.config.get_text_config().max_position_embeddings)
@@ -152,14 +179,14 @@ class HuggingFacePolicy(torch.nn.Module):
         self._cap: float | None = None
         self.family: Family
         if name in FAMILIES:
-            self.family = QwenVL(self.core, self.path, feature_budget, compiled=compiled)
+            self.family = QwenVL(self.core, self.base, feature_budget, compiled=compiled)
             self.conversation = Conversation(tokenizer, self.image_token_id)
         else:
             if compiled:
                 raise ConfigError(
                     f"compiled is for {', '.join(sorted(FAMILIES))}; family {name!r} has no token step"
                 )
-            self.family = family = GenericFamily(self.core, self.path, feature_budget, image_tokens)
+            self.family = family = GenericFamily(self.core, self.base, feature_budget, stored.image_tokens)
             tokenizer = family.pictures.tokenizer
             self.conversation = Conversation(tokenizer, family.pictures.placeholder)
             never += family.pictures.picture_tokens
@@ -171,15 +198,31 @@ class HuggingFacePolicy(torch.nn.Module):
         tower = vision_tower(self.core)
         if freeze_vision:
             tower.requires_grad_(False)
-        self.adapted = None if lora is None else add_adapter(self.core, lora)
-        if freeze_vision and any(weight.requires_grad for weight in tower.parameters()):
+        self._base_digest = base_digest(self.core)
+        if None not in (source.digest, self._base_digest) and source.digest != self._base_digest:
             raise ConfigError(
-                "the adapter reaches into the vision tower, which stays frozen; restrict target_modules, "
-                r"as in .*language_model.*\.(q_proj|v_proj), or set freeze_vision: false"
+                f"adapter {source.adapter}: was trained on another base than {self.base}, whose weights "
+                "differ; give the base that it was trained on"
             )
+        self.adapted: Any = None
+        if source.adapter is not None:
+            self.adapted = load_adapter(
+                self.core,
+                source.adapter,
+                trainable=lora is not None,
+                named=self.base if source.digest is None else None,
+            )
+            _check_same_adapter(self.adapted, lora, source.adapter)
+        elif lora is not None:
+            self.adapted = add_adapter(self.core, lora, tower)
+        if self.adapted is not None:
+            _check_tower(tower, freeze_vision, trained=lora is not None)
         if gradient_checkpointing:
             self.core.gradient_checkpointing_enable({"use_reentrant": False})
-        self.to(device)
+        if quantization is None:
+            self.to(device)
+        else:  # transformers has put the weights there
+            self._forbidden = self._forbidden.to(device)
         if isinstance(self.family, GenericFamily):
             self._try(self.family)
 
@@ -238,7 +281,7 @@ class HuggingFacePolicy(torch.nn.Module):
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the model's own logits ``[..., V]`` in float32."""
-        logits: torch.Tensor = self.core.get_output_embeddings()(hidden).float()
+        logits = float_logits(self.core.get_output_embeddings(), hidden)
         return logits if self._cap is None else self._cap * torch.tanh(logits / self._cap)
 
     def score(self, episodes: Sequence[Episode], *, entropy_gradient: bool = False) -> TokenScores:
@@ -281,18 +324,98 @@ class HuggingFacePolicy(torch.nn.Module):
         with self.adapted.disable_adapter():
             yield
 
-    def save(self, directory: str | Path) -> None:
-        """Write a checkpoint that this class loads again: safetensors, tokenizer, processor and settings.
+    @property
+    def settings(self) -> PolicySettings:
+        """What travels with the weights: stored with them, or given when they were loaded."""
+        return replace(self._stored, coordinates=self.coordinates, instruction=self.instruction)
 
-        An adapter is merged into the weights, so what is written needs neither the base nor peft.
+    def report_overrides(self, scene: Callable[..., Any], inferer: Any) -> list[str]:
+        """Log each size and limit of a scene and an inferer that is not the policy's own; return the names.
+
+        Args:
+            scene: Makes scenes of images.
+            inferer: Draws episodes.
         """
+        return report_overrides(self.settings, scene, inferer)
+
+    def save(
+        self, directory: str | Path, *, scene: Callable[..., Any] | None = None, inferer: Any = None
+    ) -> None:
+        """Write what this class loads again: the adapter alone where there is one, else the checkpoint.
+
+        Files of an earlier save in the same directory are replaced once everything is written.
+
+        Args:
+            directory: The directory; it is made.
+            scene: Makes the scenes that the policy was trained on, whose sizes are stored; None stores the
+                policy's settings.
+            inferer: Drew the episodes that it was trained on, whose limits are stored; given with ``scene``.
+
+        Raises:
+            CheckpointError: If weights are not finite; nothing is written.
+        """
+        check_finite(dict(self.named_parameters()), f"the policy {self.path}")
+        settings = self.settings
+        if scene is not None:
+            settings = acting_settings(settings, scene, inferer)
         target = Path(directory)
-        whole = self.core if self.adapted is None else copy.deepcopy(self.adapted).merge_and_unload()
-        whole.save_pretrained(target)
-        self.conversation.tokenizer.save_pretrained(target)
-        self.family.processor.save_pretrained(target)
-        settings = {"coordinates": self.coordinates, "instruction": self.instruction}
-        (target / POLICY_FILE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        target.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target, prefix=".writing-"))
+        try:
+            more: dict[str, Any] = {}
+            if self.adapted is None:
+                self.core.save_pretrained(temporary)
+                self.conversation.tokenizer.save_pretrained(temporary)
+                self.family.processor.save_pretrained(temporary)
+            else:
+                base = str(Path(self.base).resolve()) if Path(self.base).is_dir() else self.base
+                save_adapter(self.adapted, temporary, base, self.revision)
+                more = {"base": {"name": base, "revision": self.revision, "digest": self._base_digest}}
+            (temporary / POLICY_FILE).write_text(settings.to_json(**more), encoding="utf-8")
+            _replace_files(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        self._stored = settings
+
+    @torch.no_grad()
+    def reload(self, directory: str | Path) -> None:
+        """Replace the weights by what a directory holds, so that what follows is done by what was saved.
+
+        Args:
+            directory: Where :meth:`save` has written.
+
+        Raises:
+            CheckpointError: If the weights there are not those of this policy's shape.
+            ConfigError: If the directory cannot be loaded.
+        """
+        if self.adapted is not None:
+            reload_adapter(self.adapted, directory)
+            return
+        _, read = load_core(str(directory), self._stored.dtype, "sdpa")
+        mine, stored = dict(self.core.named_parameters()), dict(read.named_parameters())
+        if {n: w.shape for n, w in mine.items()} != {n: w.shape for n, w in stored.items()}:
+            raise CheckpointError(f"{directory}: holds the weights of another policy than the live one")
+        for key, weight in mine.items():
+            weight.copy_(stored[key])
+
+    def merge(self, dtype: DType | None = None) -> Survival:
+        """Merge the adapter into the weights, in float32 and layer by layer; the policy has none afterwards.
+
+        Args:
+            dtype: Type of the weights afterwards; None keeps it.
+
+        Returns:
+            How much of the update survived the cast.
+
+        Raises:
+            ConfigError: If there is no adapter, or it cannot be merged.
+        """
+        if self.adapted is None:
+            raise ConfigError(f"policy {self.path}: has no adapter that could be merged")
+        wanted = self._stored.over(dtype=dtype)
+        self.core, survival = merge_layers(self.adapted, getattr(torch, str(wanted.dtype)))
+        self.adapted, self._stored = None, wanted
+        return survival
 
     def _try(self, family: GenericFamily) -> None:
         """Make sure that a family without code of its own does what is expected of all."""
@@ -314,3 +437,41 @@ def _told(instruction: str, axes: int) -> str:
     if axes == 2 or BOX_FORM not in instruction:
         return instruction
     return instruction.replace(BOX_FORM, BOX_FORM_3D) + VOLUME_NOTE
+
+
+def _check_same_adapter(adapted: Any, lora: Mapping[str, Any] | None, directory: Path) -> None:
+    """Refuse arguments of a LoRA that are not those of the adapter that is trained on."""
+    config = adapted.peft_config["default"]
+    for name in ("r", "lora_alpha"):
+        if lora is not None and lora.get(name, getattr(config, name)) != getattr(config, name):
+            raise ConfigError(
+                f"adapter {directory}: has {name} {getattr(config, name)}, lora asks for {lora[name]}; an "
+                "adapter that is trained on keeps its own"
+            )
+
+
+def _check_tower(tower: torch.nn.Module, freeze: bool, *, trained: bool) -> None:
+    """Make sure that an adapter trains the vision tower where it is to be trained, and nowhere else."""
+    reached = any(weight.requires_grad for weight in tower.parameters())
+    if freeze and reached:
+        raise ConfigError(
+            "the adapter reaches into the vision tower, which stays frozen; leave target_modules out, which "
+            "adapts the language model alone, or set freeze_vision: false"
+        )
+    if trained and not freeze and not reached:
+        raise ConfigError(
+            "freeze_vision is false, but an adapter freezes everything that it does not reach; name layers "
+            "of the vision tower in target_modules, or set freeze_vision: true"
+        )
+
+
+def _replace_files(source: Path, target: Path) -> None:
+    """Move files over those of an earlier save, and drop weights of it that are not among them."""
+    files = [file for file in source.iterdir() if file.is_file()]
+    names = {file.name for file in files}
+    for file in files:
+        file.replace(target / file.name)
+    for pattern in ("*.safetensors", "*.safetensors.index.json", ADAPTER_CONFIG):
+        for old in target.glob(pattern):
+            if old.name not in names:
+                old.unlink()

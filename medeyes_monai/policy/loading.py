@@ -3,40 +3,91 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from medeyes_monai.errors import ConfigError
+from medeyes_monai.io.hub import check_hub_name, is_hub_name
+from medeyes_monai.policy.adapters import ADAPTER_CONFIG
+from medeyes_monai.policy.settings import POLICY_FILE, DType, PolicySettings, read_settings
 
-__all__ = [
-    "POLICY_FILE",
-    "add_adapter",
-    "check_checkpoint",
-    "load_core",
-    "merge_adapter",
-    "stored_settings",
-    "vision_tower",
-]
+__all__ = ["Sources", "check_checkpoint", "find_sources", "load_core", "vision_tower"]
 
-POLICY_FILE = "policy_config.json"
-"""Optional file in a checkpoint directory with the defaults of ``coordinates`` and ``instruction``."""
-
-DType = Literal["float32", "bfloat16", "float16"]
+FLASH = "flash_attention_2"
 
 
-def check_checkpoint(path: str) -> None:
-    """Say what a local directory lacks before transformers guesses.
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the parts of a policy come from.
+
+    Args:
+        base: Directory or hub name of the whole checkpoint.
+        revision: Its revision on the hub; None for the newest.
+        adapter: Directory of an adapter that is laid over it; None for none.
+        settings: The settings that are stored beside the adapter or, without one, beside the checkpoint;
+            None where there are none.
+        digest: Digest of the base that the adapter was trained on; None where it is not known.
+    """
+
+    base: str
+    revision: str | None
+    adapter: Path | None
+    settings: PolicySettings | None
+    digest: str | None = None
+
+
+def find_sources(path: str, revision: str | None, adapter: str | Path | None) -> Sources:
+    """Tell a checkpoint from an adapter, which names its base, and read the settings that it brings.
+
+    Args:
+        path: Directory or hub name of a checkpoint, or the directory of an adapter.
+        revision: Revision of a hub name.
+        adapter: Directory of an adapter to lay over a checkpoint.
+
+    Raises:
+        ConfigError: If an adapter names no base or is laid over another adapter, or a file cannot be read.
+    """
+    folder = _hub_files(path, revision) if is_hub_name(path) else Path(path)
+    if not (folder / ADAPTER_CONFIG).is_file():
+        over = None if adapter is None else Path(adapter)
+        settings, base = (None, {}) if over is None else read_settings(over)
+        return Sources(path, revision, over, settings or read_settings(folder)[0], base.get("digest"))
+    if adapter is not None:
+        raise ConfigError(f"policy {path}: is an adapter itself; give its base as path, or no adapter")
+    try:
+        described = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        name, of_base = described.get("base_model_name_or_path"), described.get("revision")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"policy {path}: {ADAPTER_CONFIG} cannot be read ({error})") from error
+    if not isinstance(name, str) or not name:
+        raise ConfigError(
+            f"policy {path}: {ADAPTER_CONFIG} names no base; give the base as path and this as adapter"
+        )
+    settings, base = read_settings(folder)
+    return Sources(name, of_base, folder, settings, base.get("digest"))
+
+
+def _hub_files(name: str, revision: str | None) -> Path:
+    """Return a local copy of what transformers does not load by itself: an adapter and the settings."""
+    from huggingface_hub import snapshot_download
+
+    check_hub_name(name, revision)
+    return Path(snapshot_download(name, revision=revision, allow_patterns=["adapter_*", POLICY_FILE]))
+
+
+def check_checkpoint(path: str, revision: str | None = None) -> None:
+    """Say what a directory lacks, or what the hub says of a name, before transformers guesses.
 
     Raises:
         ConfigError: If it is no directory, or has no weights, configuration, tokenizer or image processor.
     """
     directory = Path(path)
-    if not directory.exists() and path.count("/") == 1 and not path.startswith((".", "/", "~")):
-        return  # a hub name
+    if is_hub_name(path):
+        check_hub_name(path, revision)
+        return
     if not directory.is_dir():
         raise ConfigError(
             f"policy {path}: no such directory; give a checkpoint directory or a hub name 'owner/name'"
@@ -52,13 +103,24 @@ def check_checkpoint(path: str) -> None:
         )
 
 
-def load_core(path: str, dtype: DType, attention: str) -> tuple[Any, Any]:
+def load_core(
+    path: str,
+    dtype: DType | None,
+    attention: str,
+    *,
+    revision: str | None = None,
+    quantization: Any = None,
+    device: torch.device | None = None,
+) -> tuple[Any, Any]:
     """Return a checkpoint's tokenizer and model.
 
     Args:
         path: Checkpoint directory or hub name.
-        dtype: Type of the weights.
+        dtype: Type of the weights; None for the type in which they are stored.
         attention: Attention implementation of transformers.
+        revision: Revision of a hub name.
+        quantization: Quantisation of the weights while they are loaded.
+        device: Where quantised weights are put.
 
     Raises:
         ConfigError: If they cannot be loaded, or the model does not make text of images and text.
@@ -70,24 +132,57 @@ def load_core(path: str, dtype: DType, attention: str) -> tuple[Any, Any]:
         AutoTokenizer,
     )
 
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise ConfigError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
         if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise ConfigError(
                 f"policy {path}: family {config.model_type!r} makes no text of images and text; give a "
                 "checkpoint of an image-text-to-text model, such as qwen3_vl, gemma3 or idefics3"
             )
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        core = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=getattr(torch, dtype), attn_implementation=attention, use_safetensors=True
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+        more: dict[str, Any] = {}
+        if quantization is not None:
+            more = {"quantization_config": quantization, "device_map": {"": device}}
+        core, loaded = AutoModelForImageTextToText.from_pretrained(
+            path,
+            revision=revision,
+            dtype="auto" if dtype is None else getattr(torch, dtype),
+            attn_implementation=_implementations(attention),
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **more,
         )
     except ConfigError:
         raise
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ConfigError(f"policy {path}: cannot be loaded ({error})") from error
+    except Exception as error:  # a checkpoint comes from anywhere, and may be wrong in any way
+        raise ConfigError(f"policy {path}: cannot be loaded ({type(error).__name__}: {error})") from error
+    if lacking := sorted(loaded["missing_keys"]):
+        raise ConfigError(
+            f"policy {path}: its weights lack {lacking[0]} ({len(lacking)} tensors in all); copy the whole "
+            "checkpoint"
+        )
     return tokenizer, core
+
+
+def _implementations(attention: str) -> str | dict[str, str]:
+    """Return the attention of each part: FlashAttention serves the tower, which reads without a mask.
+
+    The language model reads with masks of its own shape, which FlashAttention does not take; where it reads
+    without one, scaled dot-product attention runs the flash kernel of torch.
+
+    Raises:
+        ConfigError: If FlashAttention is asked for and not installed.
+    """
+    if attention != FLASH:
+        return attention
+    from transformers.utils import is_flash_attn_2_available
+
+    if not is_flash_attn_2_available():
+        raise ConfigError(
+            f"attention {FLASH!r} needs the package flash-attn and a CUDA device; install it, or take 'sdpa'"
+        )
+    return {"": "sdpa", "text_config": "sdpa", "vision_config": FLASH}
 
 
 def vision_tower(core: Any) -> Any:
@@ -103,48 +198,3 @@ def vision_tower(core: Any) -> Any:
             "freeze_vision: false"
         )
     return tower
-
-
-def add_adapter(core: Any, lora: Mapping[str, Any]) -> Any:
-    """Put trainable low-rank layers into a model, in place, and freeze everything else."""
-    from peft import LoraConfig, get_peft_model
-
-    return get_peft_model(core, LoraConfig(**lora))
-
-
-def merge_adapter(core: Any, directory: str | Path) -> Any:
-    """Return a model into whose weights a finished adapter of peft is merged.
-
-    Args:
-        core: The model.
-        directory: Local directory with ``adapter_config.json`` and ``adapter_model.safetensors``.
-
-    Raises:
-        ConfigError: If one of them is missing, or the adapter does not fit the model.
-    """
-    from peft import PeftModel
-
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (Path(directory) / name).is_file():
-            raise ConfigError(f"adapter {directory}: lacks {name}; give the directory that peft has saved")
-    try:
-        return PeftModel.from_pretrained(core, str(directory)).merge_and_unload()
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ConfigError(f"adapter {directory}: does not fit the model ({error})") from error
-
-
-def stored_settings(path: str) -> dict[str, Any]:
-    """Return what a checkpoint directory says in its policy file; nothing where it has none.
-
-    Raises:
-        ConfigError: If the file is not a JSON object.
-    """
-    file = Path(path) / POLICY_FILE
-    if not file.is_file():
-        return {}
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ConfigError(
-            f"{file}: is not a JSON object; write one with coordinates and instruction"
-        ) from error

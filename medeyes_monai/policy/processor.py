@@ -54,7 +54,8 @@ class PictureProcessor:
         if image_tokens < 1:
             raise ConfigError(f"image_tokens must be at least 1, got {image_tokens}; the default is 1024")
         try:
-            self.processor = _image_only(_processor_class(path, config)).from_pretrained(path)
+            kind = _image_only(_processor_class(path, config))
+            self.processor = kind.from_pretrained(path, trust_remote_code=False)
             self._text = str(self.processor.image_token)
         except ImportError as error:
             raise ConfigError(

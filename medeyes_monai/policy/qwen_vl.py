@@ -9,7 +9,7 @@ import torch
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.base import Segment
-from medeyes_monai.policy.cache import RaggedCache, additive
+from medeyes_monai.policy.cache import RaggedCache, additive, cache_name
 from medeyes_monai.policy.reader import CachedReader, pad
 from medeyes_monai.policy.token_step import TokenStep
 from medeyes_monai.policy.vision import Features, VisionMemo
@@ -45,6 +45,7 @@ class QwenVL:
             )
         self._core = core
         self._image_token = int(core.config.image_token_id)
+        self._cache_name = cache_name(core.model.language_model)
         self.grid: int = self.processor.patch_size * self.processor.merge_size
         self.features = VisionMemo(core.model.visual, self._encode, feature_budget)
         self.step = TokenStep(core.model.language_model, compiled=compiled)
@@ -109,8 +110,8 @@ class QwenVL:
             inputs_embeds=embedded,
             position_ids=place.to(device),
             attention_mask=None if seen is None else additive(seen, embedded.dtype),
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{self._cache_name: cache},
             **more,
         ).last_hidden_state
         return states

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from medeyes_monai.policy.huggingface import FAMILIES, FORBIDDEN
-from medeyes_monai.policy.loading import POLICY_FILE
+from medeyes_monai.policy.settings import POLICY_FILE, PolicySettings
 from medeyes_monai.protocol import ACTION, ANSWER, REASONING
 
 __all__ = ["make_tiny_checkpoint"]
@@ -59,8 +58,15 @@ def make_tiny_checkpoint(
         torch.manual_seed(seed)
         model = _model(family, tokenizer)
     model.save_pretrained(target)
-    settings = {"coordinates": coordinates, "instruction": "{question}"}
-    (target / POLICY_FILE).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    settings = PolicySettings(
+        coordinates=coordinates,
+        instruction="{question}",
+        dtype="float32",
+        overview_pixels=128 * 128,
+        look_pixels=64 * 64,
+        max_turn_tokens=48,
+    )
+    (target / POLICY_FILE).write_text(settings.to_json(), encoding="utf-8")
 
 
 def _tokenizer(corpus: Iterable[str]) -> Any:

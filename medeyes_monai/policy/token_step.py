@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.cache import RaggedCache, additive
-from medeyes_monai.policy.joined import Joined, joined_layers
+from medeyes_monai.policy.joined import JoinedLayer, joined_layers
 
 __all__ = ["TokenStep"]
 
@@ -20,8 +20,8 @@ class TokenStep:
 
     A layer of transformers is made for any chunk; on one token, checks and conversions take much of its time.
     This goes through the same weights with fewer operations: the three parts of a text token's position are
-    equal, so its rotation comes from a table, heads that share a key are queries of one attention, and in a
-    small model without adapters the linear maps that read the same states are one product.
+    equal, so its rotation comes from a table, heads that share a key are queries of one attention, and the
+    linear maps that read the same states are joined: their adapters always, the maps in a small model.
 
     Args:
         language: The decoder of a Qwen-VL model.
@@ -39,7 +39,7 @@ class TokenStep:
             raise ConfigError(f"rotary embeddings of type {kind!r} are not supported; use a fixed type")
         self._language = language
         self._table: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._joined: list[Joined | None] = []
+        self._joined: list[JoinedLayer] = []
         self._run: Callable[..., torch.Tensor] = torch.compile(_run, dynamic=True) if compiled else _run
 
     def begin(self) -> None:
@@ -81,7 +81,7 @@ class TokenStep:
 
 def _run(
     language: Any,
-    joined: list[Joined | None],
+    joined: list[JoinedLayer],
     states: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
@@ -96,7 +96,7 @@ def _run(
     for number, (layer, maps) in enumerate(zip(language.layers, joined, strict=True)):
         attention = layer.self_attn
         width = attention.head_dim
-        turned, value = _heads(attention, maps, _norm(layer.input_layernorm, states), shared)
+        turned, value = _heads(attention, maps.attention(_norm(layer.input_layernorm, states)), shared)
         turned = torch.addcmul(turned * cos, turned.roll(width // 2, -1), sin)
         keys[number][columns[0], :, columns[1]] = turned[:, -shared:]
         values[number][columns[0], :, columns[1]] = value
@@ -107,21 +107,15 @@ def _run(
             flat_bias,
             attention.scaling,
         )
-        states = states + attention.o_proj(attended.reshape(rows, -1))
-        states = states + _mlp(layer.mlp, maps, _norm(layer.post_attention_layernorm, states))
+        states = states + maps.output(attended.reshape(rows, -1))
+        gate, up = maps.mlp(_norm(layer.post_attention_layernorm, states)).chunk(2, dim=-1)
+        states = states + maps.down(layer.mlp.act_fn(gate) * up)
     return _norm(language.norm, states)
 
 
-def _heads(
-    attention: Any, maps: Joined | None, states: torch.Tensor, shared: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _heads(attention: Any, whole: torch.Tensor, shared: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return heads ``[B, H, W]``: queries and then keys, normalised where the family does; and values."""
-    if maps is None:
-        parts = [part(states) for part in (attention.q_proj, attention.k_proj, attention.v_proj)]
-        whole = torch.cat(parts, dim=-1)
-    else:
-        whole = linear(states, maps.attention, maps.attention_bias)
-    heads = whole.view(len(states), -1, attention.head_dim)
+    heads = whole.view(len(whole), -1, attention.head_dim)
     turned, value = heads[:, :-shared], heads[:, -shared:]
     if hasattr(attention, "q_norm"):
         queries = _norm(attention.q_norm, turned[:, :-shared])
@@ -129,22 +123,15 @@ def _heads(
     return turned, value
 
 
-def _mlp(mlp: Any, maps: Joined | None, states: torch.Tensor) -> torch.Tensor:
-    if maps is None:
-        return torch.as_tensor(mlp(states))
-    gate, up = linear(states, maps.mlp, maps.mlp_bias).chunk(2, dim=-1)
-    return torch.as_tensor(mlp.down_proj(mlp.act_fn(gate) * up))
-
-
 def _attend(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """Attend from few queries ``[B, H, G, W]`` to many columns ``[B, H, L, W]``; bias ``[B * H, 1, L]``."""
     rows, shared, group, width = queries.shape
-    if queries.device.type != "cpu":
+    if queries.device.type != "cpu" or queries.dtype != torch.float32:
         bias = bias.view(rows, shared, 1, -1)
         return scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=scale)
-    # On a CPU the fused kernel takes twice as long for so few queries (128 rows, 150 columns).
+    # In float32 on a CPU the fused kernel takes twice as long for so few queries (128 rows, 150 columns).
     keys, values = (part.view(rows * shared, -1, width) for part in (keys, values))
     scores = torch.baddbmm(bias, queries.reshape(-1, group, width), keys.transpose(1, 2), alpha=scale)
     return torch.bmm(scores.softmax(-1), values).view(queries.shape)

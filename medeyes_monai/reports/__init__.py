@@ -1,5 +1,6 @@
 """Pictures and HTML of a gaze path, and curves of a training run."""
 
+from medeyes_monai.reports.card import write_card
 from medeyes_monai.reports.curves import curves_png, read_records
 from medeyes_monai.reports.focus import write_focus_report
 from medeyes_monai.reports.gaze import draw_crop, draw_overview, gaze_path_figure, png_bytes
@@ -13,6 +14,7 @@ __all__ = [
     "gaze_path_figure",
     "png_bytes",
     "read_records",
+    "write_card",
     "write_focus_report",
     "write_report",
     "write_summary",

@@ -58,7 +58,7 @@ def panels_of(records: Sequence[Mapping[str, float]]) -> Panels:
 
     Returns:
         For each panel, rewards first, the series by stream (or ``""``). Each is ``[2, points]``: steps and
-        values, without the steps that lack a finite value.
+        values, without the steps that lack a finite value. Kinds of defects that never occurred have none.
 
     Example:
         >>> panels = panels_of([{"gradient_cosine": 0.1, "policy/reward": 0.5, "expert/reward": 0.9}])
@@ -74,11 +74,18 @@ def panels_of(records: Sequence[Mapping[str, float]]) -> Panels:
             head, slash, rest = name.partition("/")
             stream, panel = (head, rest) if slash and head in STREAM_COLOURS else ("", name)
             points.setdefault(panel, {}).setdefault(stream, {})[float(step)] = float(value)
-    names = sorted(points, key=lambda name: not name.startswith("reward"))
+    names = sorted(
+        (name for name in points if not name.startswith("defect/") or _any_above_zero(points[name])),
+        key=lambda name: not name.startswith("reward"),
+    )
     return {
         name: {stream: np.array(sorted(values.items())).T for stream, values in points[name].items()}
         for name in names
     }
+
+
+def _any_above_zero(series: Mapping[str, Mapping[float, float]]) -> bool:
+    return any(value > 0 for values in series.values() for value in values.values())
 
 
 def curves_png(records: Sequence[Mapping[str, float]], title: str = "") -> bytes:

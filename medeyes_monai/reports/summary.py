@@ -9,8 +9,9 @@ from typing import Protocol
 
 from medeyes_monai.io.atomic import write_atomic
 from medeyes_monai.metrics import Evaluation, Share, compare
-from medeyes_monai.policy import Policy
+from medeyes_monai.policy import HuggingFacePolicy, Policy
 from medeyes_monai.reports.attention import attention_of
+from medeyes_monai.reports.card import write_card
 from medeyes_monai.reports.curves import curves_png, read_records
 from medeyes_monai.reports.gaze import gaze_path_figure
 from medeyes_monai.reports.page import write_report
@@ -43,6 +44,7 @@ def write_summary(
     show: str | None = None,
     episodes: int = 12,
     policy: Policy | None = None,
+    saved: str | Path | None = None,
 ) -> None:
     """Print the evaluations side by side and write them into a folder.
 
@@ -59,6 +61,7 @@ def write_summary(
         show: Column whose episodes are drawn; None for the last.
         episodes: Number of episodes that are drawn: families take turns, in the order of the questions.
         policy: The policy that made them, whose attention is drawn if its family allows it; None draws none.
+        saved: Directory in which that policy was saved, which gets a model card; None for none.
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,6 +69,8 @@ def write_summary(
     table = compare(evaluations, baseline)
     results = {name: evaluation.to_dict() for name, evaluation in evaluations.items()}
     write_atomic(folder / "table.md", (table.markdown() + "\n").encode())
+    if saved is not None and isinstance(policy, HuggingFacePolicy):
+        write_card(saved, policy, table.markdown())
     write_atomic(folder / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     curves, warnings = None, []
     if log is not None and Path(log).is_file():

@@ -5,6 +5,7 @@ from medeyes_monai.rewards.agreement import agreement
 from medeyes_monai.rewards.combine import PAPER_PARTS, PAPER_WEIGHTS, CompositeReward, RewardPart
 from medeyes_monai.rewards.diversity import diversity
 from medeyes_monai.rewards.grammar import grammar
+from medeyes_monai.rewards.overlong import overlong
 
 __all__ = [
     "PAPER_PARTS",
@@ -17,4 +18,5 @@ __all__ = [
     "diversity",
     "grammar",
     "normalise",
+    "overlong",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 
-from medeyes_monai.errors import ConfigError
+from medeyes_monai.errors import ConfigError, NumericsError
 from medeyes_monai.policy import Policy, Segment, ToolPolicy
 from medeyes_monai.rollout.row import MAX_LOOKS, Limits, Row, open_row
 from medeyes_monai.scenes import Case
@@ -59,6 +60,7 @@ def rollout(
 
     Raises:
         ConfigError: If a limit leaves nothing to do, or the policy cannot read a tool's reply.
+        NumericsError: If the policy's scores are NaN.
     """
     if min(draws, max_turn_tokens) < 1 or max_looks < 0 or not cases:
         raise ConfigError(
@@ -134,7 +136,14 @@ def _draw(scores: torch.Tensor, rows: Sequence[Row], greedy: bool) -> tuple[list
         below = torch.nextafter(whole, torch.zeros_like(whole))  # of a number that rounding made the whole
         place = torch.minimum(uniform * whole, below)
         tokens = torch.searchsorted(cumulative, place[:, None], right=True)[:, 0]
-    return tokens.tolist(), distribution.gather(-1, tokens[:, None])[:, 0].tolist()
+        tokens = tokens.clamp(max=scores.shape[-1] - 1)  # no place is found among NaN
+    logprobs = distribution.gather(-1, tokens[:, None])[:, 0].tolist()
+    if any(map(math.isnan, logprobs)):
+        raise NumericsError(
+            "the policy's scores of its next token are NaN: its weights are spoiled or too large for their "
+            "dtype; go back to a checkpoint or a policy that was sound, or load it in float32"
+        )
+    return tokens.tolist(), logprobs
 
 
 def _uniforms(address: tuple[int | str, ...], number: int) -> list[float]:

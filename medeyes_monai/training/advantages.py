@@ -15,7 +15,7 @@ from medeyes_monai.errors import ConfigError
 from medeyes_monai.training.running_statistics import RunningStatistics
 from medeyes_monai.trajectory import Stream
 
-__all__ = ["STD_FLOOR", "AdvantageMode", "Advantages", "RunningStatistics", "advantages"]
+__all__ = ["STD_FLOOR", "AdvantageMode", "Advantages", "RunningStatistics", "advantages", "uniform_rows"]
 
 AdvantageMode = Literal["stream", "stream_running", "on_baseline", "joint", "imitation"]
 """Against what an episode is measured (method, section 5).
@@ -137,6 +137,32 @@ def advantages(
         zero_variance_share={s: _uniform_share(exact[rows[s]], number[rows[s]]) for s in streams},
         running=running,
     )
+
+
+def uniform_rows(rewards: torch.Tensor, question: torch.Tensor, is_expert: torch.Tensor) -> torch.Tensor:
+    """Tell which policy episodes belong to a question whose policy episodes all have one reward.
+
+    They cannot teach what is better than what. DAPO leaves such questions out of its loss.
+
+    Args:
+        rewards: Reward of each episode of the step, ``[N]``.
+        question: Number of each episode's question, ``[N]``.
+        is_expert: Stream of each episode, True for the expert's, ``[N]``.
+
+    Returns:
+        Bool ``[N]``, False for every episode of the expert.
+
+    Example:
+        >>> expert = torch.tensor([False, False, False, False, True])
+        >>> rewards, question = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.9]), torch.tensor([0, 0, 1, 1, 0])
+        >>> uniform_rows(rewards, question, expert).tolist()
+        [True, True, False, False, False]
+    """
+    uniform = torch.zeros_like(is_expert)
+    for one in torch.unique(question[~is_expert]):
+        rows = (question == one) & ~is_expert
+        uniform[rows] = bool(rewards[rows].min() == rewards[rows].max())
+    return uniform
 
 
 def _check(rewards: torch.Tensor, question: torch.Tensor, is_expert: torch.Tensor, mode: str) -> None:

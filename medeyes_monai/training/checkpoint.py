@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from medeyes_monai.errors import CheckpointError, ConfigError
 from medeyes_monai.io.atomic import sha256_of
+from medeyes_monai.policy.finite import check_finite, first_names, non_finite
 
 __all__ = ["CheckpointFolder", "TrainingState"]
 
@@ -68,11 +69,16 @@ class CheckpointFolder:
 
         A reader sees the whole state or none of it: everything is written and flushed in a temporary folder
         that is then renamed.
+
+        Raises:
+            CheckpointError: If a parameter or the optimizer's state is not finite; the earlier states stay.
         """
+        tensors, rest = _split_optimizer(state.optimizer)
+        check_finite(state.policy, f"the policy of step {state.step}")
+        check_finite(tensors, f"the optimizer of step {state.step}")
         folder = Path(self.path)
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"{PREFIX}{state.step:06d}"
-        tensors, rest = _split_optimizer(state.optimizer)
         temporary = Path(tempfile.mkdtemp(dir=folder, prefix=WRITING))
         try:
             save_file({k: v.detach().cpu().contiguous() for k, v in state.policy.items()}, temporary / POLICY)
@@ -137,6 +143,11 @@ def _read(folder: Path) -> TrainingState:
                 )
         described = json.loads((folder / STATE).read_text(encoding="utf-8"))
         policy, tensors = load_file(folder / POLICY), load_file(folder / OPTIMIZER)
+        if bad := [*non_finite(policy), *non_finite(tensors)]:
+            raise CheckpointError(
+                f"{folder} holds NaN or infinity ({first_names(bad)}); "
+                "delete it to resume from the state before"
+            )
         return _state_of(described, policy, tensors)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(

@@ -12,6 +12,7 @@ from monai.inferers import Inferer
 
 from medeyes_monai.geometry import Box
 from medeyes_monai.policy import Policy
+from medeyes_monai.protocol import DEFECTS
 from medeyes_monai.sampler import PathSource, describe_paths, write_episode
 from medeyes_monai.scenes import Case
 from medeyes_monai.training.lost_items import LostItems
@@ -23,6 +24,8 @@ __all__ = ["Experience", "describe_episodes", "gather"]
 
 Reward = Callable[[Episode, Case], Episode]
 """Fills in an episode's reward."""
+DEFECT = "policy/defect/"
+"""Begins the name of the share of own episodes with a kind of defect."""
 REPEATED = 0.5
 """IoU from which one look repeats another."""
 
@@ -127,9 +130,11 @@ def _draw(
 def describe_episodes(episodes: Sequence[Episode], cases: Mapping[str, Case]) -> dict[str, float]:
     """Return what to log about the episodes of a step, for each stream that has some.
 
-    Names are ``policy/…`` and ``expert/…``: ``reward``, ``reward/<part>``, ``looks``, ``tokens_per_episode``
-    and, over episodes that looked at a scene with subtle findings, ``gaze_iou`` (the best overlap of a look
-    with one). ``policy/expert_overlap`` is the share of the policy's looks that repeat one of an expert's at
+    Names are ``policy/…`` and ``expert/…``: ``reward``, ``reward/<part>``, ``looks``, ``tokens_per_episode``,
+    ``tokens_per_turn``, ``longest_turn`` (tokens) and, over episodes that looked at a scene with subtle
+    findings, ``gaze_iou`` (the best overlap of a look with one). ``policy/format_rate`` is the share of own
+    episodes without a defect, ``policy/defect/<kind>`` the share of those with each kind.
+    ``policy/expert_overlap`` is the share of the policy's looks that repeat one of an expert's at
     the same question (an IoU of :data:`REPEATED` or more), over questions at which both looked.
     """
     numbers: dict[str, float] = {}
@@ -144,11 +149,18 @@ def describe_episodes(episodes: Sequence[Episode], cases: Mapping[str, Case]) ->
             numbers[f"{stream}/reward/{part}"] = fmean(episode.reward_parts[part] for episode in some)
         numbers[f"{stream}/looks"] = fmean(len(episode.trajectory.fixations) for episode in some)
         numbers[f"{stream}/tokens_per_episode"] = fmean(int(episode.response_mask.sum()) for episode in some)
+        if turns := [tokens for episode in some for tokens in episode.turn_tokens]:
+            numbers[f"{stream}/tokens_per_turn"] = fmean(turns)
+            numbers[f"{stream}/longest_turn"] = float(max(turns))
         overlaps = [
             iou for episode in some if (iou := _best_overlap(episode, cases[episode.case])) is not None
         ]
         if overlaps:
             numbers[f"{stream}/gaze_iou"] = fmean(overlaps)
+    defects = [episode.defect for episode in episodes if episode.stream == "policy"]
+    if defects:
+        numbers["policy/format_rate"] = defects.count(None) / len(defects)
+        numbers |= {DEFECT + kind: defects.count(kind) / len(defects) for kind in DEFECTS}
     repeated = _repeated_looks(episodes)
     return numbers | ({"policy/expert_overlap": fmean(repeated)} if repeated else {})
 

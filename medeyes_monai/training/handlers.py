@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,21 @@ from tqdm import tqdm
 
 from medeyes_monai.io.atomic import write_atomic
 
-__all__ = ["EvaluationLog", "ProgressHandler", "StepLog"]
+__all__ = ["EvaluationLog", "ProgressHandler", "StepLog", "numbers_of"]
+
+
+def numbers_of(output: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the finite numbers of a trainer's output, an ``output_transform`` for handlers that log.
+
+    Example:
+        >>> numbers_of([{"loss": 0.5, "gradient_norm": float("nan"), "image": None}])
+        {'loss': 0.5}
+    """
+    return {k: v for k, v in output[0].items() if isinstance(v, float) and math.isfinite(v)}
 
 
 class StepLog:
-    """Writes every number of a trainer's output as one JSON line for each step.
+    """Writes every finite number of a trainer's output as one JSON line for each step.
 
     A run that is resumed drops the lines of steps that it will do again.
 
@@ -43,7 +54,7 @@ class StepLog:
         write_atomic(self.path, "".join(f"{line}\n" for line in kept).encode())
 
     def _write(self, engine: Engine) -> None:
-        numbers = {k: v for k, v in engine.state.output[0].items() if isinstance(v, float)}
+        numbers = numbers_of(engine.state.output)
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": engine.state.iteration, **numbers}) + "\n")
 

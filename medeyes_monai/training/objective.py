@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy import Policy
+from medeyes_monai.training.advantages import uniform_rows
 from medeyes_monai.training.diagnostics import merge_diagnostics
 from medeyes_monai.training.experience import Experience
 from medeyes_monai.training.loss import (
@@ -22,6 +23,7 @@ from medeyes_monai.training.loss import (
     episode_weights,
 )
 from medeyes_monai.training.microbatches import micro_batches
+from medeyes_monai.training.schedule import Schedule
 from medeyes_monai.trajectory import Episode
 
 __all__ = ["DualStreamObjective", "accumulate_gradients", "check_reference"]
@@ -43,8 +45,13 @@ class DualStreamObjective:
         expert_weight: Weight of the expert stream.
         entropy_weight: Weight of the entropy bonus.
         kl_weight: Weight of the KL term to a frozen reference (paper: 0).
+        kl_schedule: Share of ``kl_weight`` over the run.
         normaliser: Meaning of ``Z``.
         constant: Length for the constant normaliser. Unit: tokens.
+        filter_uniform: Leave policy episodes out of the loss where all of their question have one reward
+            (DAPO), as if they had not been drawn: the mean over the policy stream is one over the others, and
+            neither entropy nor KL counts theirs. ``resample`` of the trainer comes first. The expert's
+            episodes of such a question stay, with the advantages that they have.
     """
 
     clip_low: float = CLIP_LOW
@@ -54,8 +61,23 @@ class DualStreamObjective:
     expert_weight: float = 1.0
     entropy_weight: float = 0.0
     kl_weight: float = 0.0
+    kl_schedule: Schedule = field(default_factory=Schedule)
     normaliser: Normaliser = "episode"
     constant: float | None = None
+    filter_uniform: bool = False
+
+    def at(self, update: int, updates: int) -> DualStreamObjective:
+        """Return the objective of one update: with the KL weight that the schedule gives it.
+
+        Args:
+            update: Number of the update, from 0.
+            updates: Updates of the whole run.
+
+        Example:
+            >>> DualStreamObjective(kl_weight=0.4, kl_schedule=Schedule("linear")).at(3, updates=4).kl_weight
+            0.1
+        """
+        return replace(self, kl_weight=self.kl_weight * self.kl_schedule.factor(update, updates))
 
 
 def check_reference(policy: Policy, objective: DualStreamObjective, reference: Policy | None) -> None:
@@ -105,23 +127,33 @@ def accumulate_gradients(
 
     Returns:
         Diagnostics of the loss, the number of ``micro_batches``, the gradient norm of each stream and
-        ``gradient_cosine`` between them (where both have a gradient).
+        ``gradient_cosine`` between them (where both have a gradient); with ``filter_uniform`` also
+        ``policy/filtered_share``, the share of the policy's episodes that is left out.
 
     Raises:
         ConfigError: If ``micro_tokens`` is below 1, or the KL term has a weight but nothing to refer to.
     """
     lengths = torch.tensor([int(episode.response_mask.sum()) for episode in experience.episodes])
-    weights = episode_weights(lengths, experience.is_expert, objective.normaliser, objective.constant)
+    filtered = torch.zeros_like(experience.is_expert)
+    if objective.filter_uniform:
+        filtered = uniform_rows(experience.rewards, experience.question, experience.is_expert)
+    kept = ~filtered
+    weights = torch.zeros(len(lengths))
+    weights[kept] = episode_weights(
+        lengths[kept], experience.is_expert[kept], objective.normaliser, objective.constant
+    )
     step = _Step(policy, experience, advantages, weights, objective, backward, autocast, reference)
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     expert_rows, policy_rows = (
-        torch.nonzero(experience.is_expert == stream)[:, 0].tolist() for stream in (True, False)
+        torch.nonzero((experience.is_expert == stream) & kept)[:, 0].tolist() for stream in (True, False)
     )
     parts = step.run_all(expert_rows, micro_tokens)
     alone = not (expert_rows and policy_rows)
     expert = None if alone else [None if p.grad is None else p.grad.clone() for p in trained]
     parts += step.run_all(policy_rows, micro_tokens)
-    numbers = merge_diagnostics(parts) | {"micro_batches": float(len(parts))}
+    numbers = {"loss_sum": 0.0} | merge_diagnostics(parts) | {"micro_batches": float(len(parts))}
+    if objective.filter_uniform:
+        numbers["policy/filtered_share"] = filtered.sum().item() / (~experience.is_expert).sum().item()
     if expert is not None:
         return numbers | _compare([p.grad for p in trained], expert)
     norm = _norm([p.grad for p in trained])

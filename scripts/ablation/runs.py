@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser
 from ablation.rows import BASE, KEY, Row
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.io.atomic import sha256_of, write_atomic
+from medeyes_monai.io.literals import set_literals
 
 __all__ = ["Bench", "Run", "State", "digest_of", "files_of", "read_sealed", "write_sealed"]
 
@@ -48,8 +49,10 @@ class Bench:
 
     def identity(self, row: Row) -> dict[str, Any]:
         """Return what makes two runs of a seed the same: the merged configuration, the policy's files."""
-        config = row.merged(self.train, {**self.settings, "bundle_root": str(self.bundle)})
-        path = str(ConfigParser(copy.deepcopy(config)).get_parsed_content("policy_path"))
+        config = row.merged(self.train, self.settings)
+        parser = ConfigParser(copy.deepcopy(config))
+        set_literals(parser, {"bundle_root": str(self.bundle)})
+        path = str(parser.get_parsed_content("policy_path"))
         kept = {name: value for name, value in config.items() if name not in (*_NOT_THE_SCIENCE, "seed")}
         return {"config": kept, "policy": files_of(Path(path))}
 
@@ -119,12 +122,13 @@ class Run:
     def command(self) -> list[str]:
         """Return the command that runs it, or goes on with it."""
         settings = {**self.row.settings, **self.bench.settings}
-        settings |= {"seed": self.seed, "output_dir": str(self.folder)}
+        settings |= {"seed": self.seed}
         files = (self.row.file.with_name(BASE), self.row.file)
         return [
             *(sys.executable, "-m", "medeyes_monai", "train", "--bundle", str(self.bench.bundle)),
             *(word for file in files for word in ("--config", str(file))),
             *(word for item in settings.items() for word in ("--set", _as_setting(*item))),
+            *("--output", str(self.folder)),
             *(["--resume"] if self.row.resumable else []),
         ]
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -65,11 +66,12 @@ class Bench:
     Args:
         checkpoint: Checkpoint directory.
         compiled: Compile the token step of our rollouts.
+        more: Further arguments of the policy.
     """
 
-    def __init__(self, checkpoint: Path, compiled: bool = False) -> None:
+    def __init__(self, checkpoint: Path, compiled: bool = False, **more: Any) -> None:
         """Load the policy."""
-        self.policy = PacedPolicy(checkpoint, compiled=compiled).train(False)
+        self.policy = PacedPolicy(checkpoint, compiled=compiled, **more).train(False)
         self.vision = Vision(checkpoint)
         self.forbidden = forbidden_tokens(self.policy)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from monai.bundle import ConfigParser
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset
 
 from medeyes_monai.errors import ConfigError, MedEyesError
 from medeyes_monai.experts import MemoExpert
+from medeyes_monai.io.literals import set_literals
 from medeyes_monai.sampler import PathSampler
 from medeyes_monai.scenes import Case
 from medeyes_monai.training.batches import StepBatchSampler
@@ -38,13 +40,20 @@ class Configured:
     Args:
         files: The bundle's configuration and what is laid over it, checked.
         settings: Values by id, over all files.
+        literals: Texts and paths by id, which the parser does not read.
     """
 
-    def __init__(self, files: Sequence[str], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        files: Sequence[str],
+        settings: Mapping[str, Any],
+        literals: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Read the files."""
         self.parser = ConfigParser()
         self.parser.read_config(list(files))
         self.parser.update(dict(settings))
+        set_literals(self.parser, literals)
 
     def get(self, name: str) -> Any:
         """Return what an id stands for, built if it is a component.

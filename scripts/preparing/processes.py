@@ -19,9 +19,12 @@ _Message = str | Done | MedEyesError | None
 
 
 def spread(
-    files: Sequence[str], settings: Mapping[str, Any], items: Sequence[Item], jobs: int, max_lost: float
+    configuration: tuple[list[str], dict[str, Any], dict[str, str]],
+    items: Sequence[Item],
+    jobs: int,
+    max_lost: float,
 ) -> Iterator[str | Done]:
-    """Do the work in several processes.
+    """Do the work in several processes, each of which builds :class:`Configured` of a configuration.
 
     A process that finds this one gone ends after the question that it is at.
 
@@ -35,7 +38,7 @@ def spread(
     workers: dict[Connection, Any] = {}
     for number in range(jobs):
         mine, theirs = context.Pipe(duplex=False)
-        share = (list(files), dict(settings), list(items[number::jobs]), max_lost, theirs)
+        share = (configuration, list(items[number::jobs]), max_lost, theirs)
         process = context.Process(target=_work, args=share, daemon=True)
         process.start()
         theirs.close()
@@ -76,12 +79,15 @@ def _read(connection: Any, process: Any) -> _Message:
 
 
 def _work(
-    files: list[str], settings: dict[str, Any], items: list[Item], max_lost: float, sink: Connection
+    configuration: tuple[list[str], dict[str, Any], dict[str, str]],
+    items: list[Item],
+    max_lost: float,
+    sink: Connection,
 ) -> None:
     """Prepare some questions in a process of its own, and send what became of them."""
     torch.set_num_threads(1)  # the processes share the CPUs
     try:
-        configured = Configured(files, settings)
+        configured = Configured(*configuration)
         _ = configured.memos, configured.dataset
         sink.send(READY)
         for done in prepare(configured, items, LostItems(max_lost)):

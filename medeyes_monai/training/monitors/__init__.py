@@ -13,6 +13,7 @@ from medeyes_monai.training.monitors.windows import (
     ExpertCopying,
     ExpertReliance,
     Interference,
+    NoSignal,
     RewardCollapse,
     VanishingLooks,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Interference",
     "MemorisedPaths",
     "Monitor",
+    "NoSignal",
     "Probe",
     "RewardCollapse",
     "SuperficialFocusing",

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from ignite.engine import Engine
 
+from medeyes_monai.protocol import DEFECTS
+from medeyes_monai.training.experience import DEFECT
 from medeyes_monai.training.monitors.base import Values, Verdict, WindowMonitor
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "ExpertCopying",
     "ExpertReliance",
     "Interference",
+    "NoSignal",
     "RewardCollapse",
     "VanishingLooks",
 ]
@@ -166,6 +169,43 @@ class RewardCollapse(WindowMonitor):
         share, reward = (float(series.mean()) for series in values)
         seen = f"{share:.0%} of questions over {self.window} updates, at a mean own reward of {reward:.2f}"
         return Verdict(share, share >= self.share and reward < self.solved, seen)
+
+
+class NoSignal(WindowMonitor):
+    """Warns when own episodes teach nothing at all: the usual first minutes of a model that was not prepared.
+
+    It does so when at every update of the window all questions had own episodes of one reward, when every
+    gradient was 0, or when hardly any episode was well formed; the most frequent defect is named.
+
+    Args:
+        window: Number of updates.
+        least: Mean share of well-formed episodes below which hardly any is.
+        solved: Own reward from which nothing is wrong.
+    """
+
+    def __init__(self, window: int = 3, least: float = 0.05, solved: float = SOLVED) -> None:
+        """Set the limits."""
+        numbers = ("policy/zero_variance_share", "gradient_norm", "policy/format_rate", REWARD)
+        super().__init__("no_signal", (*numbers, *(DEFECT + kind for kind in DEFECTS)), window)
+        self.least, self.solved = least, solved
+
+    def judge_window(self, *values: Values) -> Verdict:
+        """Look for a window in which nothing can have been learned."""
+        uniform, gradient, formed, reward = values[:4]
+        rate = float(formed.mean())
+        seen = []
+        if (uniform == 1).all():
+            seen.append("all own episodes of each question had one reward")
+        if (gradient == 0).all():
+            seen.append("the gradient was 0")
+        if rate < self.least or seen:
+            seen.append(f"{rate:.0%} of own episodes were well formed{self._worst(values[4:])}")
+        text = f"over {self.window} updates {', '.join(seen)}"
+        return Verdict(rate, bool(seen) and float(reward.mean()) < self.solved, text)
+
+    def _worst(self, shares: Sequence[Values]) -> str:
+        share, kind = max((float(series.mean()), kind) for series, kind in zip(shares, DEFECTS, strict=True))
+        return f", most frequent defect {kind} ({share:.0%})" if share else ""
 
 
 class VanishingLooks(_Fall):
