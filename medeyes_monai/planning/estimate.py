@@ -367,11 +367,12 @@ def picture_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
 
 
 def saving_bytes(model: Model) -> int:
-    """What writing needs besides what is there: nothing, safetensors writes from the tensors themselves.
+    """What the check of the largest tensor needs before anything is written (``policy.finite.non_finite``).
 
-    An adapter is written alone, and a state holds trained parameters only (``training.checkpoint``).
+    Its absolute values and two masks. Writing needs no copy: safetensors reads the tensors themselves, an
+    adapter is written alone, and a state holds trained parameters only (``training.checkpoint``).
     """
-    return 0
+    return max(weight.nbytes + 2 * weight.numel() for weight in model.core.parameters())
 
 
 def saved_bytes(model: Model) -> int:
