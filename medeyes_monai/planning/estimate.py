@@ -121,11 +121,12 @@ class Estimator:
             passes=passes(settings, tokens),
             weights=weights_bytes(model),
             drawing=held
+            + unpacked_bytes(model)
             + max(
                 peak(drawing_bytes, settings.rows, settings.questions_at_once),
                 peak(drawing_bytes, settings.test_batch, settings.test_batch),
             ),
-            update=held + copied + peak(update_bytes, rows),
+            update=held + copied + unpacked_bytes(model) + peak(update_bytes, rows),
             saving=held + saving_bytes(model),
             adapter=saved_bytes(model),
         )
@@ -153,6 +154,14 @@ def _packed(model: Model) -> set[int]:
         for name, module in model.core.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not model.head and "lora_" not in name
     }
+
+
+def unpacked_bytes(model: Model) -> int:
+    """The largest 4-bit weight, which is unpacked into the type of the states when it is used."""
+    if not model.settings.four_bit:
+        return 0
+    packed = _packed(model)
+    return max(weight.nbytes for weight in model.core.parameters() if id(weight) in packed)
 
 
 def optimizer_bytes(model: Model) -> int:
