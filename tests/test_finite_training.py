@@ -225,7 +225,10 @@ def test_a_training_without_a_finite_update_ends_with_2_and_saves_nothing(checkp
     sets = ["train::objective::expert_weight=.nan", "train::trainer::max_skipped=1"]
     out = tmp_path / "out"
     assert main(words("train", checkpoints["qwen3_vl"], out, sets=sets)) == EXIT_ERROR
-    said = capsys.readouterr().err.rpartition("error: ")[2].splitlines()
+    shown = capsys.readouterr()
+    assert "update 1: loss or gradient is not finite" in shown.out + shown.err
+    assert "the gradient step is skipped, 1 in a row of 1" in shown.out + shown.err
+    said = shown.err.rpartition("error: ")[2].splitlines()
     assert len(said) == 1
     assert said[0].startswith("update 2: loss or gradient is not finite, first in the expert stream")
     assert not (out / "policy").exists()

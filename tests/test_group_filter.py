@@ -34,7 +34,9 @@ def gradient_of(policy, experience, advantages, **objective):
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.sampled_from([0.0, 0.5, 1.0])), min_size=1, max_size=20)
+    st.lists(
+        st.tuples(st.integers(0, 3), st.booleans(), st.sampled_from([0.0, 0.5, 1.0])), min_size=1, max_size=20
+    )
 )
 def test_uniform_are_the_policys_episodes_of_questions_with_one_reward(rows):
     question, expert, rewards = zip(*rows, strict=True)
@@ -55,7 +57,10 @@ def test_the_gradient_with_a_filter_is_that_of_the_other_questions_alone(policy,
     )
     kept = torch.tensor([0, 1, 4, 5])
     less = Experience(
-        tuple(whole.episodes[n] for n in kept), whole.question[kept], whole.is_expert[kept], whole.rewards[kept]
+        tuple(whole.episodes[n] for n in kept),
+        whole.question[kept],
+        whole.is_expert[kept],
+        whole.rewards[kept],
     )
     terms = {"normaliser": normaliser, "entropy_weight": 0.1}
     alone, expected = gradient_of(policy, less, advantages[kept], **terms)

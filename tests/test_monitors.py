@@ -157,8 +157,9 @@ def test_rollouts_without_a_signal_are_warned_of_by_their_most_frequent_defect(c
     train(NoSignal(window=2), rollouts(1.0, 0.0, 0.0, 0.0))
     (record,) = caplog.records
     assert record.message.startswith(
-        "update 2: own episodes give nothing to learn from: over 2 updates all own episodes of each question had "
-        "one reward, the gradient was 0, 0% of own episodes were well formed, most frequent defect too_long (50%)"
+        "update 2: own episodes give nothing to learn from: over 2 updates all own episodes of each question "
+        "had one reward, the gradient was 0, 0% of own episodes were well formed, most frequent defect "
+        "too_long (50%)"
     )
 
 

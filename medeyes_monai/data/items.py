@@ -14,6 +14,7 @@ from medeyes_monai.data.texts import read_text
 from medeyes_monai.data.wording import names_a_side, option_named
 from medeyes_monai.errors import ConfigError, GeometryError
 from medeyes_monai.geometry import Box
+from medeyes_monai.io.literals import is_text
 from medeyes_monai.scenes import Scoring
 
 __all__ = ["DatalistItem", "check_unique", "item_from", "read_datalist"]
@@ -193,7 +194,10 @@ def _item(row: Any, number: int) -> DatalistItem:
 
 
 def _check_keys(row: Mapping[str, Any]) -> None:
-    for key in row:
+    for key, value in row.items():
+        texts = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+        if not all(map(is_text, texts)):
+            raise ConfigError(f"{key} holds half a character or a null, which no text has; write it as UTF-8")
         if key not in KEYS:
             near = difflib.get_close_matches(str(key), KEYS, n=1)
             way_out = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(KEYS)}"

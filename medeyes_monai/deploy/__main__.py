@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_words(sys.argv[1:] if arguments is None else arguments)
         with _shown():
             _run(asked)
+    except ImportError as error:
+        print(f"error: {error}; install the extra: pip install 'medeyes-monai[deploy]'", file=sys.stderr)
+        return EXIT_ERROR
     except (MedEyesError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_ERROR

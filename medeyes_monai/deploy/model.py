@@ -88,11 +88,11 @@ def load_bundle(
     parser.read_config([str(file), *map(str, files)])
     parser.update(values)
     set_literals(parser, literals)
-    scene, policy = parser.get_parsed_content("scene"), parser.get_parsed_content("policy")
+    scene, built = parser.get_parsed_content("scene"), parser.get_parsed_content("policy")
     inferer = _inferer(parser.get_parsed_content("inferer"))
-    policy.report_overrides(scene, inferer)
+    built.report_overrides(scene, inferer)
     return BundleModel(
-        policy=policy,
+        policy=built,
         scene=scene,
         inferer=inferer,
         reads_volumes=_makes_volumes(scene),

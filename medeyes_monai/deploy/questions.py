@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 import yaml
 
 from medeyes_monai.errors import ConfigError
+from medeyes_monai.io.literals import is_text
 
 __all__ = ["Question", "read_questions"]
 
@@ -62,6 +64,8 @@ class Question:
             raise ConfigError("a question needs words under the key 'question'")
         if not isinstance(self.name, str) or not all(isinstance(option, str) for option in self.options):
             raise ConfigError("the name of a question and its options are texts; put yes and no in quotes")
+        if not all(map(is_text, (self.question, self.name, *self.options))):
+            raise ConfigError("a question holds half a character or a null, which no text has; write UTF-8")
         for tag, pattern in self.series.items():
             _check_rule(tag, pattern)
         if isinstance(self.slices, str):
@@ -117,8 +121,9 @@ def read_questions(path: str | os.PathLike[str]) -> tuple[Question, ...]:
     if file.stat().st_size > MAX_BYTES:
         raise ConfigError(f"{file.name} is longer than {MAX_BYTES:,} bytes")
     try:
-        rows = yaml.safe_load(file.read_text("utf-8"))  # JSON is YAML
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        text = file.read_text("utf-8")  # YAML reads JSON too, but a letter beyond 16 bits as two halves
+        rows = json.loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file.name} is neither JSON nor YAML") from error
     if not isinstance(rows, list) or not 0 < len(rows) <= MOST_QUESTIONS:
         raise ConfigError(f"{file.name} has to be a list of 1 to {MOST_QUESTIONS} questions")

@@ -13,9 +13,19 @@ from monai.bundle import ConfigParser
 
 from medeyes_monai.errors import ConfigError
 
-__all__ = ["check_words", "literal_settings", "set_literals"]
+__all__ = ["check_words", "is_text", "literal_settings", "set_literals"]
 
 _GLOBAL = "_medeyes_literals"
+
+
+def is_text(text: str) -> bool:
+    r"""Tell whether text can be written as UTF-8 and holds no null character.
+
+    Example:
+        >>> is_text("Ist 1° µm zu sehen?"), is_text("\ud800"), is_text("\0")
+        (True, False, False)
+    """
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -30,7 +40,7 @@ def check_words(words: Sequence[str]) -> None:
         medeyes_monai.errors.ConfigError: word 3 of the command, 'is it \ud800?', is not UTF-8 text without nulls
     """
     for number, word in enumerate(words, start=1):
-        if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
+        if not is_text(word):
             shown = ascii(word if len(word) <= 60 else f"{word[:57]}...")
             raise ConfigError(f"word {number} of the command, {shown}, is not UTF-8 text without nulls")
 

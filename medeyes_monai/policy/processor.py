@@ -27,8 +27,8 @@ ONE_TILE = {
 """Settings of image processors with which a picture is not cut into tiles: a look is what shows more."""
 CELL = 48
 """Largest side of the part of a picture that one token stands for in today's families. Unit: pixels."""
-SHRINKS = 40
-"""How often a picture's largest size is reduced before the family is refused."""
+LONGEST = 10_000
+"""A largest size above this one is a number of pixels, below it a length."""
 
 
 class PictureProcessor:
@@ -49,6 +49,8 @@ class PictureProcessor:
 
     def __init__(self, path: str, config: Any, image_tokens: int) -> None:
         """Load the processor, reduce its settings and try it."""
+        from transformers.utils import is_torchvision_available
+
         if image_tokens < 1:
             raise ConfigError(f"image_tokens must be at least 1, got {image_tokens}; the default is 1024")
         try:
@@ -63,6 +65,7 @@ class PictureProcessor:
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 f"policy {path}: its processor cannot be used for pictures and text ({_first(error)})"
+                + ("" if is_torchvision_available() else "; some families' processors need torchvision")
             ) from error
         self.tokenizer = self.processor.tokenizer
         self.tokenizer.chat_template = self.processor.chat_template or self.tokenizer.chat_template
@@ -169,16 +172,19 @@ class PictureProcessor:
         """Reduce the largest size until pictures of all shapes have few enough tokens."""
         side = CELL * isqrt(self._limit) + CELL
         probes = ((side, side), (side, side // 4), (side // 4, side))
-        size = getattr(self.processor.image_processor, "size", None) or {}
-        for _ in range(SHRINKS):
-            self._known.clear()
-            most = max(len(self._expanded(*probe)[0]) for probe in probes)
-            if most <= self._limit or size.get("longest_edge", 0) <= CELL:
-                break
-            # An area in some families, a length in others: a root is a step towards both.
-            size["longest_edge"] = int(size["longest_edge"] * (0.98 * self._limit / most) ** 0.5)
-            if size.get("shortest_edge"):
-                size["shortest_edge"] = min(size["shortest_edge"], size["longest_edge"])
+        images = self.processor.image_processor
+        size = getattr(images, "size", None) or {}
+        is_area = size.get("longest_edge", 0) > LONGEST
+        frames = getattr(images, "temporal_patch_size", 1)  # some families count a picture for each
+        reach = frames * side * side if is_area else side  # a larger size does not act on the probes
+        for probe in probes:
+            while (most := len(self._expanded(*probe)[0])) > self._limit and size.get("longest_edge", 0) > CELL:
+                shrink = 0.99 * self._limit / most
+                largest = int(min(size["longest_edge"], reach) * (shrink if is_area else shrink**0.5))
+                size["longest_edge"] = largest
+                if "shortest_edge" in size:
+                    size["shortest_edge"] = min(size["shortest_edge"], largest)
+                self._known.clear()
         special = special_ids(self.tokenizer)
         seen = {
             token

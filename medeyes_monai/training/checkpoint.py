@@ -145,7 +145,8 @@ def _read(folder: Path) -> TrainingState:
         policy, tensors = load_file(folder / POLICY), load_file(folder / OPTIMIZER)
         if bad := [*non_finite(policy), *non_finite(tensors)]:
             raise CheckpointError(
-                f"{folder} holds NaN or infinity ({first_names(bad)}); delete it to resume from the state before"
+                f"{folder} holds NaN or infinity ({first_names(bad)}); "
+                "delete it to resume from the state before"
             )
         return _state_of(described, policy, tensors)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -61,7 +61,7 @@ class DualStreamObjective:
     expert_weight: float = 1.0
     entropy_weight: float = 0.0
     kl_weight: float = 0.0
-    kl_schedule: Schedule = Schedule()
+    kl_schedule: Schedule = field(default_factory=Schedule)
     normaliser: Normaliser = "episode"
     constant: float | None = None
     filter_uniform: bool = False
@@ -127,8 +127,8 @@ def accumulate_gradients(
 
     Returns:
         Diagnostics of the loss, the number of ``micro_batches``, the gradient norm of each stream and
-        ``gradient_cosine`` between them (where both have a gradient); ``policy/filtered_share`` of the policy's
-        episodes where they are filtered.
+        ``gradient_cosine`` between them (where both have a gradient); with ``filter_uniform`` also
+        ``policy/filtered_share``, the share of the policy's episodes that is left out.
 
     Raises:
         ConfigError: If ``micro_tokens`` is below 1, or the KL term has a weight but nothing to refer to.

@@ -26,8 +26,8 @@ class Schedule:
 
     It rises in a straight line over the warm-up, whose last update has the full value (without a warm-up the
     first update has), and then follows transformers' schedule of this kind, which reaches ``end`` one update
-    after the last. No update has a share of 0. The share depends on the number of the update and the length of
-    the run alone, so a resumed run repeats it.
+    after the last. No update has a share of 0. The share depends on nothing but the number of the update and
+    the length of the run, so a resumed run repeats it.
 
     Args:
         kind: What follows the warm-up.

@@ -1,4 +1,4 @@
-"""Experiment trackers beside TensorBoard: MONAI's handler of MLflow and ignite's logger of Weights & Biases."""
+"""Experiment trackers beside TensorBoard: MLflow by MONAI's handler, Weights & Biases by ignite's logger."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TrackingService = Literal["mlflow", "wandb"]
 class MLflowTracker(MLFlowHandler):
     """MONAI's MLflow handler, which logs every number of each update, and pictures.
 
-    Runs are kept where ``MLFLOW_TRACKING_URI`` says, else in ``mlruns.db`` of the output folder. A run that was
-    interrupted and is resumed goes on in its MLflow run.
+    Runs are kept where ``MLFLOW_TRACKING_URI`` says, else in ``mlruns.db`` of the output folder. A run that
+    was interrupted and is resumed goes on in its MLflow run.
 
     Args:
         directory: The run's output folder; its name is the name of the run.
@@ -105,7 +105,7 @@ class WandBTracker:
         self._logger.close()
 
 
-_TRACKERS = {"mlflow": MLflowTracker, "wandb": WandBTracker}
+_TRACKERS: dict[str, type[MLflowTracker | WandBTracker]] = {"mlflow": MLflowTracker, "wandb": WandBTracker}
 
 
 def make_tracker(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,8 @@ from medeyes_monai.training.microbatches import MICRO_TOKENS
 from medeyes_monai.training.objective import DualStreamObjective, accumulate_gradients, check_reference
 from medeyes_monai.training.schedule import Schedule
 
+logger = logging.getLogger(__name__)
+
 __all__ = ["DualStreamGRPOTrainer"]
 
 _SKIPPED = "skipped_in_a_row"
@@ -47,9 +50,9 @@ class DualStreamGRPOTrainer(Trainer):
     if it had not been. ``engine.state.episodes`` holds the episodes of the latest update and
     ``engine.state.batch`` its questions.
 
-    A gradient step whose loss or gradient is not finite is skipped: the weights and the optimizer stay as they
-    are. ``skipped_updates`` counts these steps, and too many in a row end the run, as do weights that are not
-    finite.
+    A gradient step whose loss or gradient is not finite is skipped: the weights and the optimizer stay as
+    they are. ``skipped_updates`` counts these steps. Too many in a row end the run, and so do weights that are
+    not finite.
 
     Args:
         policy: The policy.
@@ -306,7 +309,7 @@ class DualStreamGRPOTrainer(Trainer):
                 f"{seen}; {self.max_skipped} gradient steps in a row may be skipped (max_skipped): lower the "
                 "learning rate or look for the cause there, and go on from the last checkpoint with --resume"
             )
-        self.logger.warning(
+        logger.warning(
             f"{seen}; the gradient step is skipped, {self._skipped_in_a_row} in a row of {self.max_skipped}"
         )
 
