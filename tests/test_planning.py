@@ -52,7 +52,9 @@ def settings_of(*files, **overrides):
 @pytest.fixture(scope="module")
 def small(checkpoints):
     """Settings of a run with a tiny policy and an adapter, and its estimator."""
-    settings = settings_of(policy_path=str(checkpoints["qwen3_vl"]), lora=LORA, questions=4, micro_tokens=None)
+    settings = settings_of(
+        policy_path=str(checkpoints["qwen3_vl"]), lora=LORA, questions=4, micro_tokens=None
+    )
     settings = replace(settings, micro_tokens=4096, batch=32, test_batch=32)
     return settings, Estimator(find_shapes(settings.model, SHAPES))
 
@@ -116,7 +118,11 @@ def test_bytes_of_weights_are_those_of_the_loaded_policy(checkpoints):
     model = Model(find_shapes(settings.model, SHAPES), settings)
     assert weights_bytes(model) == held
     policy.family.step.begin()
-    joined = [part for layer in policy.family.step._joined for part in (layer.attention, layer.output, layer.mlp, layer.down)]
+    joined = [
+        part
+        for layer in policy.family.step._joined
+        for part in (layer.attention, layer.output, layer.mlp, layer.down)
+    ]
     copies = [copy for part in joined for copy in (part.weight, part.bias, part.down, part.up)]
     assert joined_bytes(model) == sum(copy.nbytes for copy in copies if copy is not None)
 
@@ -226,7 +232,7 @@ def test_a_model_without_shapes_is_named_with_those_that_have_some():
 
 
 def test_a_directory_without_configuration_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="config.json: cannot be read"):
+    with pytest.raises(ConfigError, match=r"config\.json: cannot be read"):
         find_shapes(str(tmp_path), SHAPES)
 
 

@@ -148,7 +148,7 @@ def weights_bytes(model: Model) -> int:
 
 
 def _packed(model: Model) -> set[int]:
-    """Return the weights that bitsandbytes packs: of linear layers, except of the output layer and adapters."""
+    """Return the weights that bitsandbytes packs: all linear layers but the output layer and adapters."""
     return {
         id(module.weight)
         for name, module in model.core.named_modules()
@@ -165,17 +165,17 @@ def unpacked_bytes(model: Model) -> int:
 
 
 def optimizer_bytes(model: Model) -> int:
-    """Two moments of each trained parameter in its own type (``torch.optim.AdamW``), from the first step on."""
+    """Two moments of each trained parameter in its own type (``torch.optim.AdamW``)."""
     return 2 * gradient_bytes(model)
 
 
 def gradient_bytes(model: Model) -> int:
-    """One gradient of each trained parameter. They live until the next update begins (``trainer._update``)."""
+    """A gradient of each trained parameter, kept until the next update begins (``trainer._update``)."""
     return sum(weight.nbytes for weight in model.trained)
 
 
 def joined_bytes(model: Model) -> int:
-    """Copies of weights and adapters for the step of one token (``policy.joined``), on families that have it."""
+    """Copies of weights and adapters for the step of one token (``policy.joined``), where there is one."""
     if model.config.model_type not in FAMILIES:
         return 0
     maps = [
@@ -366,7 +366,7 @@ def update_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
 
 
 def picture_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
-    """What the tower needs for the pictures of a micro-batch: at once, or kept of each layer if it is trained."""
+    """What the tower needs for a micro-batch's pictures: at once, or kept of each layer if it is trained."""
     settings = model.settings
     one = tower_bytes(model, 1, settings.overview_pixels)
     one += tokens.looks * tower_bytes(model, 1, settings.look_pixels)
@@ -403,9 +403,9 @@ def _traced(model: Model, work: Callable[[LiveBytes], None], *, train: bool) -> 
                     if train and weight.requires_grad:
                         weight.grad = torch.empty_like(weight)
                         gradients.append(weight.grad)
-                with LiveBytes([*known, *gradients]) as meter:
-                    with nullcontext() if train else _autocast(model.settings):
-                        work(meter)
+                precision = nullcontext() if train else _autocast(model.settings)
+                with LiveBytes([*known, *gradients]) as meter, precision:
+                    work(meter)
                 found.append(meter.peaks)
     return peaks_by_stage(found[0], found[1], step=STEP, further=depth - few)
 
