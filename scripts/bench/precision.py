@@ -137,7 +137,7 @@ def _compare(settings: Settings) -> Iterable[Line]:
 
 
 def _bench(checkpoint: Path, dtype: DType, compiled: bool) -> Bench:
-    """Return a policy with an adapter that acts; the tokens that end a turn are written by the bench alone."""
+    """Return a policy with an adapter that acts; only the bench ends a turn."""
     bench = Bench(checkpoint, compiled, dtype=dtype, lora=ADAPTER)
     generator = torch.Generator().manual_seed(2)
     for name, parameter in bench.policy.named_parameters():
