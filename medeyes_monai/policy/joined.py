@@ -148,7 +148,7 @@ def _can_pack(parts: Sequence[Any]) -> bool:
     return (
         all(weight.dtype == torch.bfloat16 and weight.device.type == "cpu" for weight in weights)
         and sum(weight.nbytes for weight in weights) <= PACKED_BYTES
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 
