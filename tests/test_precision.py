@@ -6,8 +6,8 @@ from policies import LookingPolicy, phantom_cases
 from torch.nn.functional import linear
 
 from medeyes_monai.errors import ConfigError
-from medeyes_monai.policy import HuggingFacePolicy
-from medeyes_monai.policy.joined import joined_layers
+from medeyes_monai.policy import HuggingFacePolicy, joined
+from medeyes_monai.policy.joined import PackedMap, joined_layers
 from medeyes_monai.policy.precision import check_trained_types, float_logits, warn_if_slow
 from medeyes_monai.rollout import rollout
 
@@ -68,7 +68,8 @@ def test_gradients_of_half_precision_factors_are_those_in_float32_up_to_their_ro
     head, hidden = head_of(torch.bfloat16), states_of(states).requires_grad_()
     factors = torch.randn(ROWS, VOCABULARY, generator=torch.Generator().manual_seed(3))
     (float_logits(head, hidden, 4 * HIDDEN * 10) * factors).sum().backward()
-    assert hidden.grad is not None and head.weight.grad is not None
+    assert hidden.grad is not None
+    assert head.weight.grad is not None
     assert (hidden.grad.dtype, head.weight.grad.dtype) == (states, torch.bfloat16)
     exact = hidden.detach().float().requires_grad_()
     weight = head.weight.detach().float().requires_grad_()
@@ -88,7 +89,8 @@ def test_a_frozen_head_gets_no_gradient_and_its_states_do() -> None:
     head, hidden = head_of(torch.bfloat16).requires_grad_(False), states_of(torch.float32).requires_grad_()
     float_logits(head, hidden).sum().backward()
     assert head.weight.grad is None
-    assert hidden.grad is not None and hidden.grad.abs().max() > 0
+    assert hidden.grad is not None
+    assert hidden.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -124,8 +126,14 @@ def test_an_output_layer_that_is_adapted_is_used_as_it_is(
     [("float32", False, 1e-6, 1e-5), ("bfloat16", False, 0.01, 0.05), ("bfloat16", True, 0.01, 0.05)],
 )
 def test_own_fresh_episodes_have_a_ratio_of_one_up_to_rounding(
-    looking: LookingPolicy, dtype: str, autocast: bool, mean: float, largest: float
+    looking: LookingPolicy,
+    dtype: str,
+    autocast: bool,
+    mean: float,
+    largest: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(joined, "MOST_BYTES", 0)  # as in a model that is not tiny
     policy = adapted(looking.path, dtype=dtype)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         episodes = rollout(policy, phantom_cases(policy, 2), draws=6, max_turn_tokens=16)
@@ -149,7 +157,7 @@ def test_states_between_layers_and_logits_are_float32_where_weights_are_not(
     seen: list[torch.dtype] = []
     for layer in layers:
         layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
-        layer.mlp.gate_proj.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].dtype))
+        layer.mlp.gate_proj.register_forward_hook(lambda _module, read, _output: seen.append(read[0].dtype))
     states = low.family.hidden([low.prompt(phantom_cases(low, 1)[0])])
     assert seen == [torch.bfloat16, torch.float32] * len(layers)
     assert states.dtype == torch.float32
@@ -162,15 +170,15 @@ def test_an_adapter_that_is_joined_is_the_one_that_is_on_or_off(looking: Looking
     projections = (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj)
 
     def joined_and_apart() -> tuple[torch.Tensor, torch.Tensor]:
-        joined = joined_layers([layer])[0].attention(states)
-        return joined, torch.cat([part(states) for part in projections], dim=-1)
+        together = joined_layers([layer])[0].attention(states)
+        return together, torch.cat([part(states) for part in projections], dim=-1)
 
     with torch.no_grad():
         on = joined_and_apart()
         with policy.reference():
             off = joined_and_apart()
-    for joined, apart in (on, off):
-        torch.testing.assert_close(joined, apart, atol=1e-5, rtol=0)
+    for together, apart in (on, off):
+        torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
     assert (on[0] - off[0]).abs().max() > 0.01
 
 
@@ -185,10 +193,30 @@ def test_an_adapter_of_another_form_is_called_and_not_joined(
     assert layer.mlp.parts[0] is policy.core.model.language_model.layers[0].mlp.gate_proj
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+def test_packed_maps_are_used_for_bfloat16_within_their_budget_and_give_the_same_products(
+    looking: LookingPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joined, "MOST_BYTES", 0)
+    low = adapted(looking.path, dtype="bfloat16")
+    layers = low.core.model.language_model.layers[:1]
+    states = torch.randn(3, 128, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.no_grad():
+        packed, plain = (joined_layers(layers, packed=choice)[0] for choice in (True, False))
+        assert {type(part) for part in packed.attention.parts} == {PackedMap}
+        assert {type(part) for part in plain.attention.parts} == {torch.nn.Linear}
+        one, other = packed.attention(states).float(), plain.attention(states).float()
+    assert (one - other).norm() < 2**-8 * other.norm()
+    monkeypatch.setattr(joined, "PACKED_BYTES", 0)
+    assert {type(part) for part in joined_layers(layers)[0].attention.parts} == {torch.nn.Linear}
+    wide = joined_layers(looking.core.model.language_model.layers[:1])
+    assert {type(part) for part in wide[0].attention.parts} == {torch.nn.Linear}  # float32
+
+
 def test_training_half_precision_weights_is_refused_and_training_an_adapter_on_them_is_not(
     looking: LookingPolicy,
 ) -> None:
-    with pytest.raises(ConfigError, match="trained tensors are bfloat16.*train an adapter"):
+    with pytest.raises(ConfigError, match=r"trained tensors are bfloat16.*train an adapter"):
         check_trained_types(LookingPolicy(looking.path, dtype="bfloat16"))
     check_trained_types(LookingPolicy(looking.path))
     low = adapted(looking.path, dtype="bfloat16")

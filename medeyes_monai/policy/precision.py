@@ -76,7 +76,7 @@ class _FloatProduct(torch.autograd.Function):
             return logits
         exact, logits = rows.float(), rows.new_empty(len(rows), len(weight), dtype=torch.float32)
         copy = weight.new_empty(min(block, len(weight)), weight.shape[1], dtype=torch.float32)
-        for part, place in zip(weight.split(block), logits.split(block, dim=1), strict=True):
+        for part, place in zip(torch.split(weight, block), torch.split(logits, block, dim=1), strict=True):
             torch.mm(exact, copy[: len(part)].copy_(part).t(), out=place)
         return logits
 
@@ -128,8 +128,8 @@ def check_trained_types(policy: Policy) -> None:
     if half:
         kind = str(half[0].dtype).removeprefix("torch.")
         raise ConfigError(
-            f"{len(half)} trained tensors are {kind}, which rounds most updates away; train an adapter (lora), "
-            "whose weights are float32, or set dtype: float32"
+            f"{len(half)} trained tensors are {kind}, which rounds most updates away; train an "
+            "adapter (lora), whose weights are float32, or set dtype: float32"
         )
 
 
@@ -143,6 +143,6 @@ def warn_if_slow(dtype: torch.dtype, device: torch.device) -> None:
         return
     if not any(listed().get(name) for name in BF16_INSTRUCTIONS):
         warnings.warn(
-            "this CPU has no bfloat16 instructions, so the policy will be slow; dtype: float32 is faster here",
+            "this CPU has no bfloat16 instructions, so the policy will be slow; set dtype: float32",
             stacklevel=2,
         )

@@ -67,7 +67,7 @@ class QwenVL:
         return (self._image_token,) * (rows // self.grid * (columns // self.grid))
 
     def hidden(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Read whole episodes at once and return the float32 states ``[B, T, D]``, with gradient where trained.
+        """Read whole episodes at once; return float32 states ``[B, T, D]``, with gradient where trained.
 
         Rows are padded at their end, which what comes before cannot see.
         """

@@ -38,13 +38,14 @@ class TokenStep:
         if kind in ("dynamic", "longrope"):
             raise ConfigError(f"rotary embeddings of type {kind!r} are not supported; use a fixed type")
         self._language = language
+        self._compiled = compiled
         self._table: tuple[torch.Tensor, torch.Tensor] | None = None
         self._joined: list[JoinedLayer] = []
         self._run: Callable[..., torch.Tensor] = torch.compile(_run, dynamic=True) if compiled else _run
 
     def begin(self) -> None:
         """Take the weights as they are now; call it before each rollout."""
-        self._joined = joined_layers(self._language.layers)
+        self._joined = joined_layers(self._language.layers, packed=not self._compiled)
 
     def __call__(
         self, ids: torch.Tensor, place: torch.Tensor, seen: torch.Tensor, cache: RaggedCache
