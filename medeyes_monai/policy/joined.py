@@ -16,6 +16,8 @@ MOST_BYTES = 2**26
 PACKED_BYTES = 2**30
 """On a CPU bfloat16 weights are copied up to this size into the layout that oneDNN computes in. A product of
 few rows otherwise spends half its time on bringing them into it."""
+PACKING = ("_reorder_linear_weight", "_linear_pointwise")
+"""Operations of torch that are not public; without them nothing is packed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +151,7 @@ def _can_pack(parts: Sequence[Any]) -> bool:
         all(weight.dtype == torch.bfloat16 and weight.device.type == "cpu" for weight in weights)
         and sum(weight.nbytes for weight in weights) <= PACKED_BYTES
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and all(hasattr(torch.ops.mkldnn, name) for name in PACKING)
     )
 
 
