@@ -161,7 +161,7 @@ def unpacked_bytes(model: Model) -> int:
     if not model.settings.four_bit:
         return 0
     packed = _packed(model)
-    return max(weight.nbytes for weight in model.core.parameters() if id(weight) in packed)
+    return max(int(weight.nbytes) for weight in model.core.parameters() if id(weight) in packed)
 
 
 def optimizer_bytes(model: Model) -> int:
@@ -360,7 +360,7 @@ def update_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
                 loss = numbers[0].sum()
             del states, chosen, numbers, embedded
         with meter.stage("backward"):
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
 
     return max(_traced(model, learn, train=True).values())
 
@@ -381,7 +381,7 @@ def saving_bytes(model: Model) -> int:
     Its absolute values and two masks. Writing needs no copy: safetensors reads the tensors themselves, an
     adapter is written alone, and a state holds trained parameters only (``training.checkpoint``).
     """
-    return max(weight.nbytes + 2 * weight.numel() for weight in model.core.parameters())
+    return max(int(weight.nbytes + 2 * weight.numel()) for weight in model.core.parameters())
 
 
 def saved_bytes(model: Model) -> int:

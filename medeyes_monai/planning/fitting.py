@@ -9,9 +9,11 @@ from medeyes_monai.errors import ConfigError
 from medeyes_monai.planning.estimate import Estimate, Estimator
 from medeyes_monai.planning.settings import RunSettings
 
-__all__ = ["GIBIBYTE", "Fitted", "fit", "read_memory"]
+__all__ = ["GIBIBYTE", "HEADROOM", "Fitted", "fit", "read_memory", "usable_of"]
 
 GIBIBYTE = 2**30
+HEADROOM = 0.1
+"""Share of a memory that is left to CUDA itself and to fragmentation."""
 LORA = {"r": 16, "lora_alpha": 32}
 FEWEST_DRAWS = 4
 """Draws of a question below which a group says little."""
@@ -41,10 +43,10 @@ def fit(estimator: Estimator, settings: RunSettings, memory: int) -> Fitted:
     Raises:
         ConfigError: If nothing that is known to help is enough.
     """
-    found = estimator(settings)
+    found, usable = estimator(settings), usable_of(memory)
     changes: dict[str, str] = {}
-    while found.peak > memory:
-        for changed, said in _options(found, memory):
+    while found.peak > usable:
+        for changed, said in _options(found, usable):
             better = estimator(changed)
             if better.peak < found.peak or max(better.drawing, better.update) < max(
                 found.drawing, found.update
@@ -59,6 +61,16 @@ def fit(estimator: Estimator, settings: RunSettings, memory: int) -> Fitted:
                 "max_turn_tokens"
             )
     return Fitted(found, tuple(f"{name}={value}" for name, value in changes.items()))
+
+
+def usable_of(memory: int) -> int:
+    """Return what of a memory a run may use. Unit: bytes.
+
+    Example:
+        >>> usable_of(1000)
+        900
+    """
+    return int(memory * (1 - HEADROOM))
 
 
 def _options(found: Estimate, memory: int) -> Iterator[tuple[RunSettings, dict[str, str]]]:
