@@ -126,7 +126,9 @@ class Estimator:
                 peak(drawing_bytes, settings.rows, settings.questions_at_once),
                 peak(drawing_bytes, settings.test_batch, settings.test_batch),
             ),
-            update=held + copied + unpacked_bytes(model) + peak(update_bytes, rows),
+            update=held
+            + copied
+            + max(unpacked_bytes(model) + peak(update_bytes, rows), stepping_bytes(model)),
             saving=held + saving_bytes(model),
             adapter=saved_bytes(model),
         )
@@ -373,6 +375,11 @@ def picture_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
     depth = int(getattr(model.vision, "depth", None) or model.vision.num_hidden_layers)
     kept = 1 if settings.freeze_vision else 2 if settings.gradient_checkpointing else depth
     return rows * one * kept
+
+
+def stepping_bytes(model: Model) -> int:
+    """What the optimizer's step holds on a GPU: a root of all second moments at once (``foreach``)."""
+    return gradient_bytes(model)
 
 
 def saving_bytes(model: Model) -> int:
