@@ -1,4 +1,4 @@
-"""Families without code of their own: the same episodes, by way of transformers' own forward pass."""
+"""Families without code of their own: the same episodes, by way of a model's own parts."""
 
 import json
 from collections.abc import Callable
@@ -18,10 +18,11 @@ from medeyes_monai.data.phantom import PhantomVQA
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.geometry import Box
 from medeyes_monai.policy import HuggingFacePolicy, Segment
+from medeyes_monai.policy.cache import RaggedCache
 from medeyes_monai.policy.generic import GenericFamily
 from medeyes_monai.policy.loading import vision_tower
 from medeyes_monai.policy.processor import PictureProcessor
-from medeyes_monai.policy.trial import check_cache, logit_cap
+from medeyes_monai.policy.trial import logit_cap
 from medeyes_monai.rollout import rollout
 from medeyes_monai.scenes import Case, ImageScene, View
 from medeyes_monai.trajectory import Episode
@@ -124,10 +125,11 @@ def test_a_draw_does_not_depend_on_what_else_is_in_the_batch(path):
     assert [e.token_ids.tolist() for e in together[2:4]] == [e.token_ids.tolist() for e in alone]
 
 
-def test_the_score_is_the_models_own_distribution(policy):
-    """Against one call of the model with the inputs of the family's processor, nothing of ours between."""
+def test_the_score_is_the_models_own_distribution(policy, tmp_path):
+    """Against one call of the model with the inputs of the saved processor, nothing of ours between."""
     (episode,) = rollout(policy, cases_of(policy, 1), draws=1, max_turn_tokens=8)
-    processor = AutoProcessor.from_pretrained(policy.path)
+    policy.save(tmp_path)
+    processor = AutoProcessor.from_pretrained(tmp_path)
     image = Image.fromarray(np.ascontiguousarray(episode.pictures[0]))
     inputs = processor(
         text=processor.image_token, images=[image], return_tensors="pt", add_special_tokens=False
@@ -148,10 +150,11 @@ def test_the_score_is_the_models_own_distribution(policy):
     torch.testing.assert_close(got[mask], wanted[mask[1:]], atol=TOLERANCE, rtol=0)
 
 
-def test_the_prompt_is_what_the_familys_own_processor_makes_of_the_conversation(policy):
+def test_the_prompt_is_what_the_saved_processor_makes_of_the_conversation(policy, tmp_path):
+    policy.save(tmp_path)
     picture = cases_of(policy, 1)[0].scene.overview().pixels
     said = [{"type": "image"}, {"type": "text", "text": "Which kind is the lesion?"}]
-    processor = AutoProcessor.from_pretrained(policy.path)
+    processor = AutoProcessor.from_pretrained(tmp_path)
     wanted = processor.apply_chat_template(
         [{"role": "user", "content": [{**said[0], "image": Image.fromarray(picture)}, said[1]]}],
         tokenize=True,
@@ -165,7 +168,7 @@ def test_the_prompt_is_what_the_familys_own_processor_makes_of_the_conversation(
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 def test_a_family_with_code_of_its_own_gives_the_same_episodes_without_it(family, checkpoints):
     fast, slow = Looking(checkpoints[family]), Looking(checkpoints[family])
-    slow.family = GenericFamily(slow.core, slow.path)
+    slow.family = GenericFamily(slow.core, slow.path, 2**28, 1024)
     slow.family.processor.image_processor.size["shortest_edge"] = 1  # small looks are not enlarged
     cases = phantom_cases(fast, 3)
     both = [rollout(policy, cases, draws=3, max_looks=2, max_turn_tokens=32) for policy in (fast, slow)]
@@ -189,8 +192,6 @@ def test_rows_that_wait_or_leave_or_are_copied_do_not_change_the_others(policy):
 
     def add(segments: dict[int, Segment]) -> None:
         states = reader.append(segments)
-        held = [row for group in reader._groups for row in group.rows]
-        assert len(set(held)) == len(held)  # nothing is written for a row in two places
         for row, more in segments.items():
             old = whole[row]
             whole[row] = Segment(old.token_ids + more.token_ids, old.pictures + more.pictures)
@@ -214,8 +215,6 @@ def test_tokens_of_pictures_and_tokens_that_do_not_exist_are_never_drawn(policy)
         "idefics3": {"<image>", "<fake_token_around_image>", "<global-img>"},
         "gemma3": {"<start_of_image>", "<image_soft_token>", "<end_of_image>"},
     }[policy.core.config.model_type]
-    if "<row_1_col_1>" in policy.decode(policy.prompt(cases_of(policy, 1)[0]).token_ids):
-        spelled = {*spelled, "<row_1_col_1>", "<row_2_col_2>"}
     (scores,) = policy.start([policy.prompt(cases_of(policy, 1)[0])]).logits
     allowed = {policy.decode([i]) for i in torch.nonzero(scores.isfinite())[:, 0].tolist()}
     assert not spelled & allowed
@@ -304,7 +303,7 @@ def test_an_unknown_family_writes_relative_coordinates(policy):
 def test_a_processor_is_loaded_without_its_part_for_videos(checkpoints):
     """Qwen's processor asks for a video processor, which torchvision is needed for."""
     policy = HuggingFacePolicy(checkpoints["qwen2_5_vl"])
-    pictures = PictureProcessor(policy.path, policy.core.config)
+    pictures = PictureProcessor(policy.path, policy.core.config, 1024)
     picture = phantom_cases(policy, 1)[0].scene.overview().pixels
     assert pictures.picture_ids(picture) == policy.family.picture_ids(picture)
     assert type(pictures.processor).__name__ == "Qwen2_5_VLProcessor"
@@ -334,21 +333,45 @@ def test_a_cap_on_the_logits_is_honoured_where_the_model_puts_one(generic_checkp
     hook.remove()
 
 
-def test_a_family_whose_cache_counts_otherwise_is_refused(checkpoints, monkeypatch):
-    policy = HuggingFacePolicy(checkpoints["qwen2_5_vl"])
-    policy.family = GenericFamily(policy.core, policy.path)
-    prompts = [policy.prompt(case) for case in phantom_cases(policy, 2)]
-    check_cache(policy.family, prompts, policy.encode("left"), "qwen2_5_vl")
-    begin = GenericFamily.begin
+def test_a_step_at_wrong_positions_is_refused_on_loading(path, monkeypatch):
+    step = GenericFamily.step
+    monkeypatch.setattr(
+        GenericFamily, "step", lambda self, ids, place, seen, cache: step(self, ids, place + 1, seen, cache)
+    )
+    with pytest.raises(ConfigError, match="what is appended to a cache differs from the model's own forward"):
+        HuggingFacePolicy(path)
 
-    def forgetful(self, rows, segments):
-        group, states = begin(self, rows, segments)
-        group.shift = torch.zeros_like(group.shift)
-        return group, states
 
-    monkeypatch.setattr(GenericFamily, "begin", forgetful)
-    with pytest.raises(ConfigError, match="tokens appended to its cache are not what they are in a pass"):
-        check_cache(policy.family, prompts, policy.encode("left"), "qwen2_5_vl")
+def test_a_row_that_is_kept_in_another_place_is_refused_on_loading(path, monkeypatch):
+    keep = RaggedCache.keep
+    monkeypatch.setattr(RaggedCache, "keep", lambda self, rows: keep(self, [*rows[1:], rows[0]]))
+    with pytest.raises(ConfigError, match="what is appended to a cache differs from the model's own forward"):
+        HuggingFacePolicy(path)
+
+
+def test_features_that_are_not_the_models_own_are_refused_on_loading(path, monkeypatch):
+    encode = GenericFamily._encode
+    monkeypatch.setattr(
+        GenericFamily, "_encode", lambda self, pictures: [(2 * f[0],) for f in encode(self, pictures)]
+    )
+    with pytest.raises(ConfigError, match="a pass over embedded tokens and pictures differs"):
+        HuggingFacePolicy(path)
+
+
+def test_a_decoder_that_cannot_be_called_on_embeddings_is_refused_in_one_line(path, monkeypatch):
+    def uncallable(self, segments):
+        raise TypeError("forward() got an unexpected\nkeyword argument 'inputs_embeds'")
+
+    monkeypatch.setattr(GenericFamily, "hidden", uncallable)
+    with pytest.raises(ConfigError, match="cannot be called on embeddings") as caught:
+        HuggingFacePolicy(path)
+    assert "\n" not in str(caught.value)
+    assert "(TypeError: forward() got an unexpected keyword argument 'inputs_embeds')" in str(caught.value)
+
+
+def test_only_gemmas_pictures_attend_to_themselves_in_both_directions(generic_checkpoints):
+    found = {name: HuggingFacePolicy(path).family.both_ways for name, path in generic_checkpoints.items()}
+    assert found == {"idefics3": False, "idefics3_split": False, "gemma3": True}
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ CHAT_TEMPLATE = (
 TURNS = ["<|im_start|>", "<|im_end|>"]
 
 
-def make_idefics3(directory: Path, *, split: bool = False) -> None:
+def make_idefics3(directory: Path, *, split: bool = False, side: int = 56, spread: float = 0.1) -> None:
     """Idefics3, the architecture of SmolVLM: a picture is a global view and, if split, rows of tiles."""
     from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
     from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
@@ -56,15 +56,18 @@ def make_idefics3(directory: Path, *, split: bool = False) -> None:
     special = ["<fake_token_around_image>", "<global-img>", "<image>", "<end_of_utterance>", *tiles]
     tokenizer = _tokenizer("<s>", "</s>", special, IDEFICS_TEMPLATE)
     pictures = Idefics3ImageProcessorPil(
-        size={"longest_edge": 112}, max_image_size={"longest_edge": 56}, do_image_splitting=split
+        size={"longest_edge": 2 * side}, max_image_size={"longest_edge": side}, do_image_splitting=split
     )
-    Idefics3Processor(pictures, tokenizer, image_seq_len=4, chat_template=IDEFICS_TEMPLATE).save_pretrained(
-        directory
-    )
+    tokens = (side // VISION["patch_size"] // 2) ** 2
+    Idefics3Processor(
+        pictures, tokenizer, image_seq_len=tokens, chat_template=IDEFICS_TEMPLATE
+    ).save_pretrained(directory)
     text = {"model_type": "llama", "vocab_size": len(tokenizer) + 3, "pad_token_id": 0, **TEXT}
     _save_model(
         directory,
         "idefics3",
+        spread=spread,
+        tie_word_embeddings=TEXT.get("tie_word_embeddings", False),
         text_config=text,
         vision_config=VISION,
         scale_factor=2,
@@ -424,12 +427,12 @@ def _tokenizer(
     return tokenizer
 
 
-def _save_model(directory: Path, family: str, **arguments: Any) -> None:
+def _save_model(directory: Path, family: str, *, spread: float = 0.1, **arguments: Any) -> None:
     """Save a model with weights that are large enough for distinct distributions."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(family, **arguments))
-        _spread(model, 0.1)
+        _spread(model, spread)
     model.save_pretrained(directory)
 
 

@@ -83,7 +83,9 @@ def joined_layers(layers: Sequence[Any]) -> list[JoinedLayer]:
     plain = all(type(part) is torch.nn.Linear for part in several)
     copied = plain and sum(part.weight.nbytes for part in several) <= MOST_BYTES
     with torch.no_grad():
-        return [JoinedLayer(*(_join(group, copied and len(group) > 1) for group in layer)) for layer in groups]
+        return [
+            JoinedLayer(*(_join(group, copied and len(group) > 1) for group in layer)) for layer in groups
+        ]
 
 
 def _join(group: Sequence[Any], copied: bool) -> JoinedMaps:

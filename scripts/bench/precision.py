@@ -110,7 +110,9 @@ def _compare(settings: Settings) -> Iterable[Line]:
     ratios = {name: one.log_ratios(episodes[name]) for name, one in contestants.items()}
     checks = [
         Bound("mean |log ratio| in bfloat16", float(ratios["bfloat16"].abs().mean()), "<=", MEAN_LOG_RATIO),
-        Bound("largest |log ratio| in float32", float(ratios["float32"].abs().max()), "<=", LARGEST_LOG_RATIO),
+        Bound(
+            "largest |log ratio| in float32", float(ratios["float32"].abs().max()), "<=", LARGEST_LOG_RATIO
+        ),
     ]
     for name, one in contestants.items():
         cpu, some = one.cpu[1:], ratios[name]
