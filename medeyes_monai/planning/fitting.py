@@ -99,6 +99,8 @@ def _forms(settings: RunSettings) -> Iterator[RunSettings]:
 def _reduced(estimator: Estimator, settings: RunSettings, usable: int) -> Estimate:
     """Return an estimate under settings that differ only in what costs time, as far as is needed."""
     found = estimator(settings)
+    if found.peak > usable and (least := estimator(_least(settings))).peak > usable:
+        return least
     while found.peak > usable:
         now, changed = found.settings, found.settings
         if found.update > usable and not now.gradient_checkpointing:
@@ -112,6 +114,14 @@ def _reduced(estimator: Estimator, settings: RunSettings, usable: int) -> Estima
             break
         found = estimator(changed)
     return found
+
+
+def _least(settings: RunSettings) -> RunSettings:
+    """Return the settings that need least of those that differ only in what costs time."""
+    few = min(settings.test_batch, settings.draws)
+    return replace(
+        settings, gradient_checkpointing=True, micro_tokens=1, batch=settings.draws, test_batch=few
+    )
 
 
 def _changes(wanted: RunSettings, now: RunSettings) -> Iterator[str]:
