@@ -272,4 +272,4 @@ def _split(features: Any, counts: Sequence[int]) -> list[torch.Tensor]:
             f"the model makes {len(flat)} features of pictures with {sum(counts)} image tokens; its "
             "processor and its vision tower do not belong together"
         )
-    return list(flat.split(list(counts)))
+    return list(torch.split(flat, list(counts)))

@@ -426,16 +426,15 @@ class HuggingFacePolicy(torch.nn.Module):
         said = self.encode("left or right?")
         self._cap = logit_cap(self.core, said)
         rows = []
-        for question, sides in (("?", (64, 96)), ("which one?", (96, 48))):
-            picture = np.zeros((*sides, 3), np.uint8)
+        for question, shape in (("?", (64, 96, 3)), ("which one?", (96, 48, 3))):
+            picture = np.zeros(shape, np.uint8)
             picture[16:, 24:] = 255
             prompt = self.conversation.prompt(question, family.picture_ids(picture))
             look = picture[8:40, 8:40]
             shown = (self.end_of_turn, *self.conversation.feedback(family.picture_ids(look)))
             rows.append((Segment(prompt, (picture,)), Segment(shown, (look,))))
         check_reading(family, self._logits, rows, said)
-        sizes = self._stored.overview_pixels, self._stored.look_pixels
-        sides = [max(1, isqrt(pixels)) for pixels in sizes]
+        sides = [isqrt(pixels) for pixels in (self._stored.overview_pixels, self._stored.look_pixels)]
         tokens = [len(family.picture_ids(np.zeros((side, side, 3), np.uint8))) for side in sides]
         logger.info(
             f"policy {self.path}: an overview of {sides[0]}x{sides[0]} pixels has {tokens[0]} tokens, a look "
