@@ -307,7 +307,15 @@ def _export(asked: argparse.Namespace) -> None:
 
 
 def _plan(asked: argparse.Namespace) -> None:
-    from medeyes_monai.planning import Estimator, described, find_shapes, fit, read_memory, read_settings, table
+    from medeyes_monai.planning import (
+        Estimator,
+        described,
+        find_shapes,
+        fit,
+        read_memory,
+        read_settings,
+        table,
+    )
 
     recipes = asked.bundle.resolve().parent / "configs" / "recipes"
 

@@ -121,7 +121,7 @@ def test_every_object_of_an_overlay_can_be_built(file, checkpoints, tmp_path, da
     assert trainer.policy.family.picture_ids(picture)  # the overview fits the policy's grid
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("lora_*.yaml")), ids=name_of)
+@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "recipes").glob("*.yaml")), ids=name_of)
 def test_adapters_are_trained_in_the_language_model_alone(file, checkpoints, tmp_path):
     trainer = build(checkpoints, tmp_path, TRAIN, file)["train::trainer"]
     trained = [name for name, p in trainer.policy.named_parameters() if p.requires_grad]

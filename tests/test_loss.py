@@ -136,12 +136,14 @@ def test_a_loss_of_three_tokens_is_what_the_hand_computes() -> None:
         "policy/objective_sum": pytest.approx(0.89),
         "policy/ratio_mean": pytest.approx(1.0),
         "policy/ratio_max": pytest.approx(1.5),
+        "policy/log_ratio_abs_mean": pytest.approx((math.log(1.5) - math.log(0.5)) / 2),
         "policy/clipped_share": 0.5,
         "expert/tokens": 1,
         "expert/logprob_mean": pytest.approx(math.log(0.1)),
         "expert/objective_sum": pytest.approx(1.0),
         "expert/ratio_mean": pytest.approx(0.1),
         "expert/ratio_max": pytest.approx(0.1),
+        "expert/log_ratio_abs_mean": pytest.approx(-math.log(0.1)),
         "expert/clipped_share": 0.0,
     }
 

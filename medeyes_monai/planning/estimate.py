@@ -121,11 +121,12 @@ class Estimator:
             passes=passes(settings, tokens),
             weights=weights_bytes(model),
             drawing=held
+            + unpacked_bytes(model)
             + max(
                 peak(drawing_bytes, settings.rows, settings.questions_at_once),
                 peak(drawing_bytes, settings.test_batch, settings.test_batch),
             ),
-            update=held + copied + peak(update_bytes, rows),
+            update=held + copied + unpacked_bytes(model) + peak(update_bytes, rows),
             saving=held + saving_bytes(model),
             adapter=saved_bytes(model),
         )
@@ -147,7 +148,7 @@ def weights_bytes(model: Model) -> int:
 
 
 def _packed(model: Model) -> set[int]:
-    """Return the weights that bitsandbytes packs: of linear layers, except of the output layer and adapters."""
+    """Return the weights that bitsandbytes packs: all linear layers but the output layer and adapters."""
     return {
         id(module.weight)
         for name, module in model.core.named_modules()
@@ -155,18 +156,26 @@ def _packed(model: Model) -> set[int]:
     }
 
 
+def unpacked_bytes(model: Model) -> int:
+    """The largest 4-bit weight, which is unpacked into the type of the states when it is used."""
+    if not model.settings.four_bit:
+        return 0
+    packed = _packed(model)
+    return max(weight.nbytes for weight in model.core.parameters() if id(weight) in packed)
+
+
 def optimizer_bytes(model: Model) -> int:
-    """Two moments of each trained parameter in its own type (``torch.optim.AdamW``), from the first step on."""
+    """Two moments of each trained parameter in its own type (``torch.optim.AdamW``)."""
     return 2 * gradient_bytes(model)
 
 
 def gradient_bytes(model: Model) -> int:
-    """One gradient of each trained parameter. They live until the next update begins (``trainer._update``)."""
+    """A gradient of each trained parameter, kept until the next update begins (``trainer._update``)."""
     return sum(weight.nbytes for weight in model.trained)
 
 
 def joined_bytes(model: Model) -> int:
-    """Copies of weights and adapters for the step of one token (``policy.joined``), on families that have it."""
+    """Copies of weights and adapters for the step of one token (``policy.joined``), where there is one."""
     if model.config.model_type not in FAMILIES:
         return 0
     maps = [
@@ -357,7 +366,7 @@ def update_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
 
 
 def picture_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
-    """What the tower needs for the pictures of a micro-batch: at once, or kept of each layer if it is trained."""
+    """What the tower needs for a micro-batch's pictures: at once, or kept of each layer if it is trained."""
     settings = model.settings
     one = tower_bytes(model, 1, settings.overview_pixels)
     one += tokens.looks * tower_bytes(model, 1, settings.look_pixels)
@@ -367,11 +376,12 @@ def picture_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
 
 
 def saving_bytes(model: Model) -> int:
-    """What writing needs besides what is there: nothing, safetensors writes from the tensors themselves.
+    """What the check of the largest tensor needs before anything is written (``policy.finite.non_finite``).
 
-    An adapter is written alone, and a state holds trained parameters only (``training.checkpoint``).
+    Its absolute values and two masks. Writing needs no copy: safetensors reads the tensors themselves, an
+    adapter is written alone, and a state holds trained parameters only (``training.checkpoint``).
     """
-    return 0
+    return max(weight.nbytes + 2 * weight.numel() for weight in model.core.parameters())
 
 
 def saved_bytes(model: Model) -> int:
@@ -393,9 +403,9 @@ def _traced(model: Model, work: Callable[[LiveBytes], None], *, train: bool) -> 
                     if train and weight.requires_grad:
                         weight.grad = torch.empty_like(weight)
                         gradients.append(weight.grad)
-                with LiveBytes([*known, *gradients]) as meter:
-                    with nullcontext() if train else _autocast(model.settings):
-                        work(meter)
+                precision = nullcontext() if train else _autocast(model.settings)
+                with LiveBytes([*known, *gradients]) as meter, precision:
+                    work(meter)
                 found.append(meter.peaks)
     return peaks_by_stage(found[0], found[1], step=STEP, further=depth - few)
 

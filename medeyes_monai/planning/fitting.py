@@ -78,7 +78,10 @@ def _options(found: Estimate, memory: int) -> Iterator[tuple[RunSettings, dict[s
             fewer = max(now.draws, most // 2)
             yield (
                 replace(now, batch=fewer, test_batch=min(now.test_batch, fewer)),
-                {"train::inferer::batch": str(fewer), "test::inferer::batch": str(min(now.test_batch, fewer))},
+                {
+                    "train::inferer::batch": str(fewer),
+                    "test::inferer::batch": str(min(now.test_batch, fewer)),
+                },
             )
     if now.lora is None:
         yield replace(now, lora=LORA), {"lora": "{r: 16, lora_alpha: 32}"}

@@ -77,8 +77,8 @@ def read_settings(parser: ConfigParser) -> RunSettings:
     """Read what matters from a training's configuration, as the run itself would.
 
     Args:
-        parser: The configuration; nothing of it is built yet, and nothing is built here. Sizes and limits that
-            are stored with the policy are read from its directory; a hub name has those of a general model.
+        parser: The configuration, of which nothing is built, before or here. Sizes and limits that are stored
+            with the policy are read from its directory; a hub name has those of a general model.
 
     Raises:
         ConfigError: If a value that matters cannot be read, or is no number where one is wanted.

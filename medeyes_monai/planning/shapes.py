@@ -1,4 +1,4 @@
-"""A model's shapes: its configuration, read from a checkpoint or shipped beside a recipe, and built without data."""
+"""A model's shapes: its configuration, read or shipped beside a recipe, and the model built without data."""
 
 from __future__ import annotations
 
@@ -117,7 +117,11 @@ class Model:
 
     def beside(self) -> Iterator[torch.nn.Parameter]:
         """Iterate over the parameters through which a gradient would reach what stands for a picture."""
-        return self.tower.parameters() if self.config.model_type in FAMILIES else self.core.base_model.parameters()
+        return (
+            self.tower.parameters()
+            if self.config.model_type in FAMILIES
+            else self.core.base_model.parameters()
+        )
 
     @property
     def text(self) -> Any:
@@ -142,7 +146,7 @@ class Model:
 
     @contextmanager
     def shallow(self, number: int) -> Iterator[list[torch.Tensor]]:
-        """Leave the language model some layers for a while, and put it on a device that computes, without data.
+        """Leave the language model some layers for a while, on a device that computes, without data.
 
         On the meta device an operation takes the path of that device; here it takes the path of the CPU, with
         its attention kernels and mixed precision. Enter it in a fake tensor mode.

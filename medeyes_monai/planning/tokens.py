@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from medeyes_monai.planning.settings import RunSettings
 from medeyes_monai.planning.shapes import Model, Shapes
 from medeyes_monai.policy.conversation import Conversation
 from medeyes_monai.policy.huggingface import FAMILIES, INSTRUCTION
-from medeyes_monai.policy.settings import read_settings
 from medeyes_monai.policy.processor import PictureProcessor
+from medeyes_monai.policy.settings import read_settings
 
 __all__ = ["EpisodeTokens", "count_tokens", "picture_grid"]
 
@@ -103,7 +102,7 @@ def _instruction(shapes: Shapes) -> str:
 def _readers(
     shapes: Shapes, config: Any, image_tokens: int
 ) -> tuple[PictureProcessor | None, Conversation | None]:
-    """Return a checkpoint's own processor, where it decides about tokens, and conversation; None if absent."""
+    """Return a checkpoint's own processor, where it decides about tokens, and its conversation."""
     if shapes.directory is None:
         return None, None
     if picture_grid(config) is None:

@@ -57,9 +57,7 @@ def described(fitted: Fitted, found: Estimate, memory: int) -> str:
     )
 
 
-def table(
-    models: Mapping[str, tuple[Estimator, RunSettings]], memories: Sequence[int] = GPU_MEMORIES
-) -> str:
+def table(models: Mapping[str, tuple[Estimator, RunSettings]], memories: Sequence[int] = GPU_MEMORIES) -> str:
     """Return a Markdown table of models over memories: with which changes each fits, and its peak.
 
     Args:
@@ -69,7 +67,9 @@ def table(
     head = ["model", *(f"{memory / GIBIBYTE:.4g} GB" for memory in memories)]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, (estimator, settings) in models.items():
-        lines.append(f"| {' | '.join([name, *(_cell(estimator, settings, memory) for memory in memories)])} |")
+        lines.append(
+            f"| {' | '.join([name, *(_cell(estimator, settings, memory) for memory in memories)])} |"
+        )
     return "\n".join(lines)
 
 
@@ -77,7 +77,7 @@ def _cell(estimator: Estimator, settings: RunSettings, memory: int) -> str:
     try:
         fitted = fit(estimator, settings, memory)
     except ConfigError:
-        return "–"
+        return "-"
     now = fitted.estimate.settings
     words = [f"batch {now.batch}"] if now.batch != settings.batch else []
     if now.draws != settings.draws:

@@ -129,7 +129,13 @@ class Conversation:
         return reply if _SENTINEL in shown else reply | {"content": [{"type": "text", "text": _SENTINEL}]}
 
     def _text(self, messages: list[dict[str, Any]], invite: bool) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=invite))
+        from jinja2 import TemplateError
+
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=invite)
+        except TemplateError as error:  # what it may not do, too
+            raise ConfigError(f"the chat template cannot be used ({type(error).__name__}: {error})") from error
+        return str(text)
 
     def _rendered(self, messages: list[dict[str, Any]], invite: bool = True) -> list[str]:
         text = self._text(messages, invite)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.io.hub import check_hub_name, is_hub_name
@@ -17,6 +18,9 @@ from medeyes_monai.policy.settings import POLICY_FILE, DType, PolicySettings, re
 __all__ = ["Sources", "check_checkpoint", "find_sources", "load_core", "vision_tower"]
 
 FLASH = "flash_attention_2"
+
+QUANTISED = ("F8", "F6", "F4", "I8", "U8", "I4", "U4")
+"""How safetensors names types that no weights have but quantised ones begins so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,7 @@ def load_core(
                 f"policy {path}: family {config.model_type!r} makes no text of images and text; give a "
                 "checkpoint of an image-text-to-text model, such as qwen3_vl, gemma3 or idefics3"
             )
+        _check_types(path, config)
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
         more: dict[str, Any] = {}
         if quantization is not None:
@@ -163,6 +168,24 @@ def load_core(
             "checkpoint"
         )
     return tokenizer, core
+
+
+def _check_types(path: str, config: Any) -> None:
+    """Refuse weights that transformers would take for ordinary numbers, though they are quantised."""
+    said = getattr(config, "quantization_config", None)
+    if said is not None and dict(said).get("quant_method") == "gguf":
+        raise ConfigError(
+            f"policy {path}: its config.json says that the weights are GGUF, which are not read; where they are "
+            "plain safetensors, remove quantization_config"
+        )
+    for file in sorted(Path(path).glob("*.safetensors")) if said is None else ():
+        with safe_open(file, "pt") as weights:
+            kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+        if strange := sorted(kind for kind in kinds if kind.startswith(QUANTISED)):
+            raise ConfigError(
+                f"policy {path}: {file.name} holds weights of type {strange[0]}, and config.json does not say "
+                "how they were quantised; give the original weights"
+            )
 
 
 def _implementations(attention: str) -> str | dict[str, str]:

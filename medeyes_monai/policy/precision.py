@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.base import Policy
 
-__all__ = ["check_trained_types", "float_logits", "warn_if_slow"]
+__all__ = ["check_trained_types", "float_logits", "round_at_norms", "warn_if_slow"]
 
 HALF = (torch.bfloat16, torch.float16)
 BLOCK_BYTES = 2 * 2**20
@@ -46,13 +46,14 @@ def float_logits(head: torch.nn.Module, hidden: torch.Tensor, block_bytes: int =
         torch.float32
     """
     if type(head) is not torch.nn.Linear:
-        logits: torch.Tensor = head(hidden)
+        kind = getattr(head, "weight", hidden).dtype
+        logits: torch.Tensor = head(hidden.to(kind) if kind.is_floating_point else hidden)
         return logits if logits.dtype == torch.float64 else logits.float()
     weight, bias = head.weight, head.bias
     with torch.autocast(hidden.device.type, enabled=False):
         if weight.dtype not in HALF:
             return linear(hidden.to(weight.dtype), weight, bias)
-        rows = hidden.reshape(-1, hidden.shape[-1]).to(weight.dtype)
+        rows = hidden.reshape(-1, hidden.shape[-1])
         block = max(1, block_bytes // (4 * weight.shape[1]))
         logits = _FloatProduct.apply(rows, weight, block)  # type: ignore[no-untyped-call]
         logits = logits.view(*hidden.shape[:-1], -1)
@@ -60,31 +61,56 @@ def float_logits(head: torch.nn.Module, hidden: torch.Tensor, block_bytes: int =
 
 
 class _FloatProduct(torch.autograd.Function):
-    """``rows @ weight.T`` of half-precision tensors, summed and returned in float32."""
+    """``rows @ weight.T`` of a half-precision weight, multiplied, summed and returned in float32."""
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, weight: torch.Tensor, block: int) -> torch.Tensor:
         """Keep the two factors."""
         ctx.save_for_backward(rows, weight)
         if rows.is_cuda:
-            return torch.mm(rows, weight.t(), out_dtype=torch.float32)
+            high = rows.to(weight.dtype)
+            logits = torch.mm(high, weight.t(), out_dtype=torch.float32)
+            if rows.dtype != weight.dtype:  # what the type of the weights cannot hold of float32 states
+                low = (rows - high).to(weight.dtype)
+                logits += torch.mm(low, weight.t(), out_dtype=torch.float32)
+            return logits
         exact, logits = rows.float(), rows.new_empty(len(rows), len(weight), dtype=torch.float32)
         copy = weight.new_empty(min(block, len(weight)), weight.shape[1], dtype=torch.float32)
-        for part, place in zip(weight.split(block), logits.split(block, dim=1), strict=True):
+        for part, place in zip(torch.split(weight, block), torch.split(logits, block, dim=1), strict=True):
             torch.mm(exact, copy[: len(part)].copy_(part).t(), out=place)
         return logits
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, gradient: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         """Return the gradients of the factors that have one."""
         rows, weight = ctx.saved_tensors
         gradient = gradient.to(weight.dtype)
-        to_rows = gradient @ weight if ctx.needs_input_grad[0] else None
-        to_weight = gradient.t() @ rows if ctx.needs_input_grad[1] else None
+        to_rows = (gradient @ weight).to(rows.dtype) if ctx.needs_input_grad[0] else None
+        to_weight = gradient.t() @ rows.to(weight.dtype) if ctx.needs_input_grad[1] else None
         return to_rows, to_weight, None
+
+
+def round_at_norms(language: Any) -> None:
+    """Let a half-precision decoder of a Qwen-VL family keep the states between its layers in float32.
+
+    A layer adds little to its states, and in bfloat16 each sum is rounded to 8 bits. With this, states that
+    enter in float32 stay so, and are rounded where a layer reads them, behind its norms; the products are
+    those of half precision as before. States that enter in half precision are not changed by it.
+
+    Args:
+        language: The decoder; its weights may have any type.
+    """
+    kind = language.embed_tokens.weight.dtype
+
+    def rounded(_module: Any, _inputs: Any, output: Any) -> Any:
+        return output.to(kind) if isinstance(output, torch.Tensor) else tuple(one.to(kind) for one in output)
+
+    if kind in HALF:
+        for layer in language.layers:
+            layer.input_layernorm.register_forward_hook(rounded)
+            layer.post_attention_layernorm.register_forward_hook(rounded)
+        language.rotary_emb.register_forward_hook(rounded)
 
 
 def check_trained_types(policy: Policy) -> None:
@@ -102,8 +128,8 @@ def check_trained_types(policy: Policy) -> None:
     if half:
         kind = str(half[0].dtype).removeprefix("torch.")
         raise ConfigError(
-            f"{len(half)} trained tensors are {kind}, which rounds most updates away; train an adapter (lora), "
-            "whose weights are float32, or set dtype: float32"
+            f"{len(half)} trained tensors are {kind}, which rounds most updates away; train an "
+            "adapter (lora), whose weights are float32, or set dtype: float32"
         )
 
 
@@ -117,6 +143,6 @@ def warn_if_slow(dtype: torch.dtype, device: torch.device) -> None:
         return
     if not any(listed().get(name) for name in BF16_INSTRUCTIONS):
         warnings.warn(
-            "this CPU has no bfloat16 instructions, so the policy will be slow; dtype: float32 is faster here",
+            "this CPU has no bfloat16 instructions, so the policy will be slow; set dtype: float32",
             stacklevel=2,
         )

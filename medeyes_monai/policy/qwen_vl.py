@@ -10,6 +10,7 @@ import torch
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.policy.base import Segment
 from medeyes_monai.policy.cache import RaggedCache, additive, cache_name
+from medeyes_monai.policy.precision import round_at_norms
 from medeyes_monai.policy.reader import CachedReader, pad
 from medeyes_monai.policy.token_step import TokenStep
 from medeyes_monai.policy.vision import Features, VisionMemo
@@ -48,6 +49,7 @@ class QwenVL:
         self._cache_name = cache_name(core.model.language_model)
         self.grid: int = self.processor.patch_size * self.processor.merge_size
         self.features = VisionMemo(core.model.visual, self._encode, feature_budget)
+        round_at_norms(core.model.language_model)
         self.step = TokenStep(core.model.language_model, compiled=compiled)
 
     def picture_ids(self, picture: Picture) -> tuple[int, ...]:
@@ -65,7 +67,7 @@ class QwenVL:
         return (self._image_token,) * (rows // self.grid * (columns // self.grid))
 
     def hidden(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Read whole episodes at once and return the states ``[B, T, D]``, with gradient where trained.
+        """Read whole episodes at once; return float32 states ``[B, T, D]``, with gradient where trained.
 
         Rows are padded at their end, which what comes before cannot see.
         """
@@ -98,7 +100,7 @@ class QwenVL:
         language = self._core.model.language_model
         device = self._core.device
         pictures = [picture for segment in segments for picture in segment.pictures]
-        embedded = language.embed_tokens(ids.to(device))
+        embedded = language.embed_tokens(ids.to(device)).float()
         more: dict[str, Any] = {}
         if pictures:
             parts = [torch.cat(part) for part in zip(*self.features(pictures), strict=True)]
@@ -109,7 +111,7 @@ class QwenVL:
         states: torch.Tensor = language(
             inputs_embeds=embedded,
             position_ids=place.to(device),
-            attention_mask=None if seen is None else additive(seen, embedded.dtype),
+            attention_mask=None if seen is None else additive(seen, language.embed_tokens.weight.dtype),
             use_cache=cache is not None,
             **{self._cache_name: cache},
             **more,

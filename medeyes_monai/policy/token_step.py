@@ -38,13 +38,14 @@ class TokenStep:
         if kind in ("dynamic", "longrope"):
             raise ConfigError(f"rotary embeddings of type {kind!r} are not supported; use a fixed type")
         self._language = language
+        self._compiled = compiled
         self._table: tuple[torch.Tensor, torch.Tensor] | None = None
         self._joined: list[JoinedLayer] = []
         self._run: Callable[..., torch.Tensor] = torch.compile(_run, dynamic=True) if compiled else _run
 
     def begin(self) -> None:
         """Take the weights as they are now; call it before each rollout."""
-        self._joined = joined_layers(self._language.layers)
+        self._joined = joined_layers(self._language.layers, packed=not self._compiled)
 
     def __call__(
         self, ids: torch.Tensor, place: torch.Tensor, seen: torch.Tensor, cache: RaggedCache
@@ -57,12 +58,12 @@ class TokenStep:
             seen: Columns that each may see, bool ``[B, 1, 1, L]``.
             cache: What was read before, made ready for this chunk.
         """
-        states = self._language.embed_tokens(ids)
-        bias = additive(seen, states.dtype)
-        cos, sin = self._rotation(place, states)
+        embedded = self._language.embed_tokens(ids)
+        bias = additive(seen, embedded.dtype)
+        cos, sin = self._rotation(place, embedded)
         columns = cache.rows[:, 0], cache.columns[:, 0]
         past = cache.keys, cache.values
-        return self._run(self._language, self._joined, states, cos, sin, bias, columns, *past)
+        return self._run(self._language, self._joined, embedded.float(), cos, sin, bias, columns, *past)
 
     def _rotation(self, place: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cosine and signed sine ``[B, 1, W]`` for some positions, W the width of a head."""
@@ -90,13 +91,19 @@ def _run(
     keys: list[torch.Tensor],
     values: list[torch.Tensor],
 ) -> torch.Tensor:
-    """Take states ``[B, D]`` through all layers; ``columns`` are row and column of each token's place."""
+    """Take states ``[B, D]`` through all layers; ``columns`` are row and column of each token's place.
+
+    Between layers states are in float32; a layer computes in the type of its weights (``round_at_norms``).
+    """
+    kind = cos.dtype
     rows, seen, shared = len(states), bias.shape[-1], keys[0].shape[1]
     flat_bias = bias.expand(-1, shared, -1, -1).reshape(rows * shared, 1, seen)
     for number, (layer, maps) in enumerate(zip(language.layers, joined, strict=True)):
         attention = layer.self_attn
         width = attention.head_dim
-        turned, value = _heads(attention, maps.attention(_norm(layer.input_layernorm, states)), shared)
+        turned, value = _heads(
+            attention, maps.attention(_norm(layer.input_layernorm, states).to(kind)), shared
+        )
         turned = torch.addcmul(turned * cos, turned.roll(width // 2, -1), sin)
         keys[number][columns[0], :, columns[1]] = turned[:, -shared:]
         values[number][columns[0], :, columns[1]] = value
@@ -108,7 +115,7 @@ def _run(
             attention.scaling,
         )
         states = states + maps.output(attended.reshape(rows, -1))
-        gate, up = maps.mlp(_norm(layer.post_attention_layernorm, states)).chunk(2, dim=-1)
+        gate, up = maps.mlp(_norm(layer.post_attention_layernorm, states).to(kind)).chunk(2, dim=-1)
         states = states + maps.down(layer.mlp.act_fn(gate) * up)
     return _norm(language.norm, states)
 
@@ -140,7 +147,7 @@ def _attend(
 def _norm(layer: Any, states: torch.Tensor) -> torch.Tensor:
     """Normalise by the root mean square."""
     if states.device.type != "cpu" or states.dtype != torch.float32:
-        return rms_norm(states, states.shape[-1:], layer.weight, layer.variance_epsilon)
+        return rms_norm(states, states.shape[-1:], layer.weight.to(states.dtype), layer.variance_epsilon)
     # On a CPU ``rms_norm`` is a chain of a dozen operations; this is a third of its time for small rows.
     size = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
     scale = (size * size / states.shape[-1] + layer.variance_epsilon).rsqrt()

@@ -230,8 +230,9 @@ def dual_stream_loss(
     Returns:
         The loss, a float32 scalar, and numbers by name, to be joined by ``merge_diagnostics``: ``loss_sum``,
         and for each stream that has tokens ``tokens``, ``logprob_mean``, ``ratio_mean``, ``ratio_max`` (rho;
-        of experts pi), ``clipped_share`` (tokens whose gradient the clip removes), ``objective_sum``, and
-        where given ``entropy_mean`` and ``kl_mean``.
+        of experts pi), ``log_ratio_abs_mean`` (of fresh episodes what drawing and scoring differ by),
+        ``clipped_share`` (tokens whose gradient the clip removes), ``objective_sum``, and where given
+        ``entropy_mean`` and ``kl_mean``.
 
     Raises:
         ConfigError: If shapes do not fit, a mask is not bool, or a weight is set whose tensor is missing.
@@ -258,9 +259,11 @@ def dual_stream_loss(
         kl = kl_term(policy_logprobs, reference_logprobs, mask)
         loss = loss + kl_weight * (weights[:, None] * kl.where(on, 0.0)).sum()
         tokens["kl_mean"] = kl
-    ratio = _log_ratio(policy_logprobs, old, mask).exp().detach()
+    log_ratio = _log_ratio(policy_logprobs, old, mask).detach()
+    ratio = log_ratio.exp()
     cut = _cut(ratio, advantages, clip_low, clip_high) & (on if shaping != "clipped" else mask)
     tokens |= {"ratio_mean": ratio, "ratio_max": ratio, "clipped_share": cut}
+    tokens["log_ratio_abs_mean"] = log_ratio.abs()
     return loss, {"loss_sum": loss.item()} | describe_tokens(tokens, {"policy": on, "expert": off})
 
 

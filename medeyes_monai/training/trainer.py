@@ -51,7 +51,7 @@ class DualStreamGRPOTrainer(Trainer):
     ``engine.state.batch`` its questions.
 
     A gradient step whose loss or gradient is not finite is skipped: the weights and the optimizer stay as
-    they are. ``skipped_updates`` counts these steps. Too many in a row end the run, and so do weights that are
+    they are. ``skipped_updates`` counts these steps. Too many in a row end the run; so do weights that are
     not finite.
 
     Args:

@@ -34,8 +34,8 @@ ADAPTER = {
     "lora_alpha": 32,
     "target_modules": r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
 }
-DELTA = 0.01
-"""Standard deviation of the adapter's second factors: it changes the weights by about 5 %."""
+DELTA = 0.003
+"""Standard deviation of the adapter's second factors: it changes the weights by 1 or 2 %."""
 SHAPE = {
     "vocab_size": 49_280, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
     "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64,
@@ -110,7 +110,9 @@ def _compare(settings: Settings) -> Iterable[Line]:
     ratios = {name: one.log_ratios(episodes[name]) for name, one in contestants.items()}
     checks = [
         Bound("mean |log ratio| in bfloat16", float(ratios["bfloat16"].abs().mean()), "<=", MEAN_LOG_RATIO),
-        Bound("largest |log ratio| in float32", float(ratios["float32"].abs().max()), "<=", LARGEST_LOG_RATIO),
+        Bound(
+            "largest |log ratio| in float32", float(ratios["float32"].abs().max()), "<=", LARGEST_LOG_RATIO
+        ),
     ]
     for name, one in contestants.items():
         cpu, some = one.cpu[1:], ratios[name]
@@ -135,7 +137,7 @@ def _compare(settings: Settings) -> Iterable[Line]:
 
 
 def _bench(checkpoint: Path, dtype: DType, compiled: bool) -> Bench:
-    """Return a policy with an adapter that acts; the tokens that end a turn are written by the bench alone."""
+    """Return a policy with an adapter that acts; only the bench ends a turn."""
     bench = Bench(checkpoint, compiled, dtype=dtype, lora=ADAPTER)
     generator = torch.Generator().manual_seed(2)
     for name, parameter in bench.policy.named_parameters():
