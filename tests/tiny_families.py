@@ -338,7 +338,7 @@ def make_own(directory: Path, family: str) -> None:
     """A family with code of its own in the package."""
     from medeyes_monai.policy.tiny import make_tiny_checkpoint
 
-    make_tiny_checkpoint(directory, family=family, corpus=CORPUS)  # type: ignore[arg-type]
+    make_tiny_checkpoint(directory, family=family, corpus=CORPUS, coordinates="relative")  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32)

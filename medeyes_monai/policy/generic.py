@@ -159,7 +159,7 @@ class GenericFamily:
 
     @torch.no_grad()
     def own_logits(self, segment: Segment) -> torch.Tensor:
-        """Return the logits ``[T, V]`` that the model's own forward pass gives for one row of pixels and tokens."""
+        """Return the logits ``[T, V]`` of the model's own forward pass over one row of tokens and pixels."""
         device, dtype = self._core.device, self._core.dtype
         ids = torch.tensor([segment.token_ids], device=device)
         images = torch.isin(ids, torch.tensor(sorted(self.pictures.image_tokens), device=device))
@@ -269,7 +269,7 @@ def _split(features: Any, counts: Sequence[int]) -> list[torch.Tensor]:
     flat = torch.cat([part.reshape(-1, part.shape[-1]) for part in whole])
     if len(flat) != sum(counts):
         raise ConfigError(
-            f"the model makes {len(flat)} features of pictures with {sum(counts)} image tokens; its processor "
-            "and its vision tower do not belong together"
+            f"the model makes {len(flat)} features of pictures with {sum(counts)} image tokens; its "
+            "processor and its vision tower do not belong together"
         )
-    return list(flat.split(list(counts)))
+    return list(torch.split(flat, list(counts)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from math import isqrt
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +51,8 @@ from medeyes_monai.scenes import Case, Scene, View
 from medeyes_monai.trajectory import Episode
 
 __all__ = ["INSTRUCTION", "RELATIVE_EXTENT", "HuggingFacePolicy", "asked_with_options"]
+
+logger = logging.getLogger(__name__)
 
 FAMILIES: dict[str, Coordinates] = {"qwen2_5_vl": "pixels", "qwen3_vl": "relative"}
 """Values of ``model_type`` with code of their own, and the frame in which each was trained to write boxes."""
@@ -422,14 +426,20 @@ class HuggingFacePolicy(torch.nn.Module):
         said = self.encode("left or right?")
         self._cap = logit_cap(self.core, said)
         rows = []
-        for question, sides in (("?", (64, 96)), ("which one?", (96, 48))):
-            picture = np.zeros((*sides, 3), np.uint8)
+        for question, shape in (("?", (64, 96, 3)), ("which one?", (96, 48, 3))):
+            picture = np.zeros(shape, np.uint8)
             picture[16:, 24:] = 255
             prompt = self.conversation.prompt(question, family.picture_ids(picture))
             look = picture[8:40, 8:40]
             shown = (self.end_of_turn, *self.conversation.feedback(family.picture_ids(look)))
             rows.append((Segment(prompt, (picture,)), Segment(shown, (look,))))
         check_reading(family, self._logits, rows, said)
+        sides = [isqrt(pixels) for pixels in (self._stored.overview_pixels, self._stored.look_pixels)]
+        tokens = [len(family.picture_ids(np.zeros((side, side, 3), np.uint8))) for side in sides]
+        logger.info(
+            f"policy {self.path}: an overview of {sides[0]}x{sides[0]} pixels has {tokens[0]} tokens, a look "
+            f"of {sides[1]}x{sides[1]} has {tokens[1]}; a picture has at most {self._stored.image_tokens}"
+        )
 
 
 def _told(instruction: str, axes: int) -> str:

@@ -27,8 +27,8 @@ ONE_TILE = {
 """Settings of image processors with which a picture is not cut into tiles: a look is what shows more."""
 CELL = 48
 """Largest side of the part of a picture that one token stands for in today's families. Unit: pixels."""
-LONGEST = 10_000
-"""A largest size above this one is a number of pixels, below it a length."""
+SHRINK, SHRINKS = 0.95, 60
+"""Factor by which a largest length is reduced at a time, and how often before the family is refused."""
 
 
 class PictureProcessor:
@@ -90,8 +90,8 @@ class PictureProcessor:
         ids, _ = self._expanded(int(picture.shape[0]), int(picture.shape[1]))
         if len(ids) > self._limit:
             raise ConfigError(
-                f"policy {self._path}: a picture of {picture.shape[1]}x{picture.shape[0]} pixels has {len(ids)} "
-                f"tokens as one tile, wanted at most {self._limit}; set image_tokens: {len(ids)}"
+                f"policy {self._path}: a picture of {picture.shape[1]}x{picture.shape[0]} pixels has "
+                f"{len(ids)} tokens as one tile, wanted at most {self._limit}; set image_tokens: {len(ids)}"
             )
         return ids
 
@@ -161,8 +161,8 @@ class PictureProcessor:
         wrong = [name for name in self.types if not torch.equal(small[name].bool(), shown)]
         if bound or not shown.any():
             raise ConfigError(
-                f"policy {self._path}: its processor makes {', '.join(bound) or 'no image tokens'} of text and "
-                "pictures together; only families whose pictures are tokens of their own are supported"
+                f"policy {self._path}: its processor makes {', '.join(bound) or 'no image tokens'} of text "
+                "and pictures together; only families whose pictures are tokens of their own are supported"
             )
         self.several = int(torch.isin(pair["input_ids"], tokens).sum()) != 2 * int(shown.sum())
         self.mistyped = frozenset(wrong)
@@ -174,22 +174,21 @@ class PictureProcessor:
         probes = ((side, side), (side, side // 4), (side // 4, side))
         images = self.processor.image_processor
         size = getattr(images, "size", None) or {}
-        is_area = size.get("longest_edge", 0) > LONGEST
-        frames = getattr(images, "temporal_patch_size", 1)  # some families count a picture for each
-        reach = frames * side * side if is_area else side  # a larger size does not act on the probes
-        for probe in probes:
-            while (most := len(self._expanded(*probe)[0])) > self._limit and size.get("longest_edge", 0) > CELL:
-                shrink = 0.99 * self._limit / most
-                largest = int(min(size["longest_edge"], reach) * (shrink if is_area else shrink**0.5))
-                size["longest_edge"] = largest
-                if "shortest_edge" in size:
-                    size["shortest_edge"] = min(size["shortest_edge"], largest)
-                self._known.clear()
+        if hasattr(images, "merge_size"):  # families whose largest size is an area, of one or of all frames
+            cell = self._limit * (int(images.patch_size) * int(images.merge_size)) ** 2
+            sizes = [cell * int(images.temporal_patch_size), cell]
+        else:  # a length, where there is one: a square of it has the most tokens
+            sizes = [int(side * SHRINK**n) for n in range(SHRINKS)]
+        for largest in sizes:
+            if len(self._expanded(side, side)[0]) <= self._limit or not size.get("longest_edge"):
+                break
+            size["longest_edge"] = min(size["longest_edge"], largest)
+            if size.get("shortest_edge"):
+                size["shortest_edge"] = min(size["shortest_edge"], size["longest_edge"])
+            self._known.clear()
         special = special_ids(self.tokenizer)
         seen = {
-            token
-            for probe in probes
-            for token in self.picture_ids(np.broadcast_to(np.uint8(0), (*probe, 3)))
+            token for probe in probes for token in self.picture_ids(np.broadcast_to(np.uint8(0), (*probe, 3)))
         }
         self.picture_tokens = frozenset(seen & special) | self.image_tokens | {self.placeholder}
 

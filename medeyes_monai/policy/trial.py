@@ -13,6 +13,9 @@ from medeyes_monai.policy.generic import GenericFamily
 
 __all__ = ["check_reading", "logit_cap"]
 
+CALL_ERRORS = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a part of a model raises that is called in a way that it does not know."""
+
 
 @torch.no_grad()
 def logit_cap(core: Any, token_ids: Sequence[int]) -> float | None:
@@ -51,9 +54,9 @@ def check_reading(
 ) -> None:
     """Read two rows in one pass and piece by piece, and compare with the model's own forward pass of each.
 
-    Each row is a prompt, some tokens, a look and the tokens again. The pieces are appended to a cache in which
-    a row is dropped, one is duplicated, and one waits while others continue. Whether the tokens of a picture
-    attend to each other in both directions is found by trying, and set.
+    Each row is a prompt, some tokens, a look and the tokens again. The pieces are appended to a cache in
+    which a row is dropped, one is duplicated, and one waits while others continue. Whether the tokens of a
+    picture attend to each other in both directions is found by trying, and set.
 
     Args:
         family: The family.
@@ -68,12 +71,12 @@ def check_reading(
         error, step = _compared(family, scores, rows, token_ids)
     except ConfigError:
         raise
-    except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as e:
-        told = " ".join(str(e).split())[:200]
+    except CALL_ERRORS as fault:
+        told = " ".join(str(fault).split())[:200]
         raise ConfigError(
-            f"family {family.name!r} is not supported: its parts cannot be called on embeddings with explicit "
-            f"positions, masks and a cache ({type(e).__name__}: {told})"
-        ) from e
+            f"family {family.name!r} is not supported: its parts cannot be called on embeddings with "
+            f"explicit positions, masks and a cache ({type(fault).__name__}: {told})"
+        ) from fault
     if error is not None:
         raise ConfigError(
             f"family {family.name!r} is not supported: {step} differs from the model's own forward pass "
