@@ -79,6 +79,7 @@ def load_core(path: str, dtype: DType, attention: str) -> tuple[Any, Any]:
         raise ConfigError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        _check_attention(path, config)
         if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise ConfigError(
                 f"policy {path}: family {config.model_type!r} makes no text of images and text; give a "
@@ -104,6 +105,17 @@ def load_core(path: str, dtype: DType, attention: str) -> tuple[Any, Any]:
             "checkpoint"
         )
     return tokenizer, core
+
+
+def _check_attention(path: str, config: Any) -> None:
+    """Refuse a checkpoint that names a kernel of the hub as its attention, which transformers would run."""
+    parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))]
+    named = [str(getattr(part, "_attn_implementation_internal", None)) for part in parts]
+    if foreign := [name for name in named if "/" in name]:
+        raise ConfigError(
+            f"policy {path}: its config.json asks for the kernel {foreign[0]}, which is code that is never run; "
+            "remove attn_implementation from it"
+        )
 
 
 def _check_types(path: str, config: Any) -> None:
