@@ -107,7 +107,9 @@ def test_a_question_reaches_the_case_as_it_was_typed(text, image):
 def test_a_path_reaches_what_it_names_as_it_was_typed(name, tmp_path, image):
     picture = tmp_path / f"{name}.png"
     os.link(image, picture)
-    parser = parsed(*words("infer", f"--image={picture}", "--question=Is it?", f"--output={name}", f"--policy={name}"))
+    parser = parsed(
+        *words("infer", f"--image={picture}", "--question=Is it?", f"--output={name}", f"--policy={name}")
+    )
     assert parser.get_parsed_content("dataset")[0].key == picture.name
     made = [parser.get_parsed_content(key) for key in ("output_dir", "policy_path")]
     assert made == [name, name]
@@ -142,7 +144,9 @@ def test_a_bundle_may_lie_in_a_folder_of_any_name(name, tmp_path):
 
 @pytest.mark.parametrize("text", WORDS)
 def test_a_question_of_a_file_is_the_text_of_the_file(text, tmp_path):
-    (tmp_path / "questions.json").write_text(json.dumps([{"question": text, "options": [text, "no"]}]), "utf-8")
+    (tmp_path / "questions.json").write_text(
+        json.dumps([{"question": text, "options": [text, "no"]}]), "utf-8"
+    )
     (asked,) = read_questions(tmp_path / "questions.json")
     assert (asked.question, asked.options) == (text, (text, "no"))
     item = item_from({"image": "a.png", "question": text, "answer": "no", "options": [text, "no"]}, 0)
@@ -187,7 +191,9 @@ def test_data_that_nothing_reads_are_refused(error, tmp_path):
 
 
 def test_a_setting_stays_configuration(image):
-    given = words("infer", f"--image={image}", "--question=Is it?", "--set", "output_dir=$@bundle_root + '/x'")
+    given = words(
+        "infer", f"--image={image}", "--question=Is it?", "--set", "output_dir=$@bundle_root + '/x'"
+    )
     assert parsed(*given).get_parsed_content("output_dir") == f"{BUNDLE}/x"
 
 
@@ -223,10 +229,17 @@ def test_a_bundle_that_is_an_expert_may_lie_in_a_folder_of_any_name(tmp_path, ca
     assert capsys.readouterr().out == f"{folder}\n"
 
 
-@pytest.mark.parametrize("text", [f"${TOUCH}", "$100 question", "%?", "@policy_path", "$\\frac{a$ {% <b> 'x'"])
+@pytest.mark.parametrize(
+    "text", [f"${TOUCH}", "$100 question", "%?", "@policy_path", "$\\frac{a$ {% <b> 'x'"]
+)
 def test_a_question_is_answered_from_end_to_end(text, image, checkpoints, capsys):
     out = Path("out $x @y %z")
-    given = [f"--image={image}", f"--question={text}", f"--output={out}", f"--policy={checkpoints['qwen3_vl']}"]
+    given = [
+        f"--image={image}",
+        f"--question={text}",
+        f"--output={out}",
+        f"--policy={checkpoints['qwen3_vl']}",
+    ]
     small = ["--set", "max_turn_tokens=4", "--set", "device=cpu"]
     assert main(["infer", "--bundle", str(BUNDLE), *given, *small]) == 0
     (answer,) = json.loads((out / "answers.json").read_text("utf-8"))

@@ -138,6 +138,7 @@ def load_core(
 
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        _check_attention(path, config)
         if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise ConfigError(
                 f"policy {path}: family {config.model_type!r} makes no text of images and text; give a "
@@ -168,6 +169,17 @@ def load_core(
             "checkpoint"
         )
     return tokenizer, core
+
+
+def _check_attention(path: str, config: Any) -> None:
+    """Refuse a checkpoint that names a kernel of the hub as its attention, which transformers would run."""
+    parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))]
+    named = [str(getattr(part, "_attn_implementation_internal", None)) for part in parts]
+    if foreign := [name for name in named if "/" in name]:
+        raise ConfigError(
+            f"policy {path}: its config.json asks for the kernel {foreign[0]}, which is code that is never run; "
+            "remove attn_implementation from it"
+        )
 
 
 def _check_types(path: str, config: Any) -> None:
