@@ -149,3 +149,14 @@ def test_pictures_are_encoded_again_only_where_what_encodes_them_is_trained(
     assert policy.family.features.encoded == before  # the draws' features serve
     policy.train(True).score(episodes)
     assert policy.family.features.encoded == before + (0 if lora else 1)  # the projector has a gradient
+
+
+def test_the_benchmark_of_two_equal_versions_finds_no_difference(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        bench = importlib.import_module("bench_generic")
+        bench.main(["--quick", "--repeats", "1", "--against", str(ROOT)])
+    told = capfd.readouterr().out
+    assert "same tokens: True" in told
+    assert "largest difference of log-probabilities scored: 0.0e+00" in told
+    assert "largest difference of log-probabilities drawn: 0.0e+00" in told
