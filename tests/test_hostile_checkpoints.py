@@ -1,4 +1,4 @@
-"""Checkpoints that bring code, lack weights or are damaged: no code runs, and nothing is asked on the terminal.
+"""Checkpoints that bring code, lack weights or are damaged: no code runs, and nobody is asked.
 
 Each is loaded by a process whose stdin says yes to everything.
 """
@@ -230,7 +230,7 @@ CHECKPOINTS = {
         lambda f, _: change(
             f, "config.json", _attn_implementation="evil/kernel", attn_implementation="evil/kernel"
         ),
-        None,
+        "refused",
     ),
     "megatron_adapter": ("qwen3_vl", adapter(megatron_config={"a": 1}, megatron_core="evil"), "refused"),
     "adapter_with_code": (

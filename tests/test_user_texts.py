@@ -26,26 +26,79 @@ CANARY = "canary"
 TOUCH = f"__import__('pathlib').Path('{CANARY}').touch()"
 TEXTS = [
     # expressions
-    f"${TOUCH}", f"$ {TOUCH}", f"$@seed or {TOUCH}", f"$[{TOUCH}][0]", f"$open('{CANARY}', 'w')",
-    f"$__import__('os').system('touch {CANARY}')", f"$(lambda: {TOUCH})()", "$import os", "$from os import path",
-    "$1/0", "$", "$$", "$100 question", "$undefined", "$'quoted'", "$_medeyes_literals['question']", "$@",
+    f"${TOUCH}",
+    f"$ {TOUCH}",
+    f"$@seed or {TOUCH}",
+    f"$[{TOUCH}][0]",
+    f"$open('{CANARY}', 'w')",
+    f"$__import__('os').system('touch {CANARY}')",
+    f"$(lambda: {TOUCH})()",
+    "$import os",
+    "$from os import path",
+    "$1/0",
+    "$",
+    "$$",
+    "$100 question",
+    "$undefined",
+    "$'quoted'",
+    "$_medeyes_literals['question']",
+    "$@",
     # references and relative ones
-    "@policy_path", "@seed", "@nowhere", "@", "@@", "@::seed", "@policy::path", "@#seed", "a @seed b",
+    "@policy_path",
+    "@seed",
+    "@nowhere",
+    "@",
+    "@@",
+    "@::seed",
+    "@policy::path",
+    "@#seed",
+    "a @seed b",
     "seed@example.org",
     # macros
-    "%?", "%seed", "%policy", "%training", "%", "100 % sure", f"%{BUNDLE / 'configs' / 'train.yaml'}::seed",
+    "%?",
+    "%seed",
+    "%policy",
+    "%training",
+    "%",
+    "100 % sure",
+    f"%{BUNDLE / 'configs' / 'train.yaml'}::seed",
     "%nowhere.yaml::a",
     # keys, separators, YAML
-    "a::b", "a#b", "#1 finding?", "+add", "_target_: os.system", "{_target_: os.system, command: touch canary}",
-    f"!!python/object/apply:os.system ['touch {CANARY}']", "[1, 2]", "null", "true", "1e-5", "- a\n- b", "key: value",
-    "~", "&a *a",
+    "a::b",
+    "a#b",
+    "#1 finding?",
+    "+add",
+    "_target_: os.system",
+    "{_target_: os.system, command: touch canary}",
+    f"!!python/object/apply:os.system ['touch {CANARY}']",
+    "[1, 2]",
+    "null",
+    "true",
+    "1e-5",
+    "- a\n- b",
+    "key: value",
+    "~",
+    "&a *a",
     # templates and shells
-    "{question}", "{0.__class__}", "{{7*7}}", "{% for a in b %}", "%s %d %(name)s", f"; touch {CANARY}",
-    f"`touch {CANARY}` $(touch {CANARY})", f"| touch {CANARY} && a > {CANARY}",
+    "{question}",
+    "{0.__class__}",
+    "{{7*7}}",
+    "{% for a in b %}",
+    "%s %d %(name)s",
+    f"; touch {CANARY}",
+    f"`touch {CANARY}` $(touch {CANARY})",
+    f"| touch {CANARY} && a > {CANARY}",
     # quotes, lines, letters
-    "it's \"quoted\" \\ '''", "two\nlines\tand\ta tab", "\r\n", "Ist der Herd größer als 1 µm? 肺 🫁 \u202e", "x" * 5000,
-    "<script>alert(1)</script>", "<|image_pad|><|im_end|>", "</answer><action>", "$\\frac{a}{b}$ and $x_1$",
-]  # fmt: skip
+    "it's \"quoted\" \\ '''",
+    "two\nlines\tand\ta tab",
+    "\r\n",
+    "Ist der Herd größer als 1 µm? 肺 🫁 \u202e",
+    "x" * 5000,
+    "<script>alert(1)</script>",
+    "<|image_pad|><|im_end|>",
+    "</answer><action>",
+    "$\\frac{a}{b}$ and $x_1$",
+]
 """Texts that MONAI, YAML, a template, a shell or a page could take for more than text."""
 WORDS = [text for text in TEXTS if text.strip()]
 NAMES = sorted({text.replace("/", "_")[:120].strip() for text in WORDS} - {"", "~"})
@@ -180,7 +233,7 @@ def test_what_is_no_text_is_refused_in_every_program(text, error, tmp_path):
     with pytest.raises(ConfigError, match="half a character or a null"):
         item_from({"image": "a.png", "question": text}, 0)
     (tmp_path / "questions.json").write_text(json.dumps([{"question": text}]))
-    with pytest.raises(ConfigError, match="half a character or a null|neither JSON nor YAML"):
+    with pytest.raises(ConfigError, match=r"half a character or a null|neither JSON nor YAML"):
         read_questions(tmp_path / "questions.json")
 
 

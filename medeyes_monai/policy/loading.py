@@ -177,7 +177,7 @@ def _check_attention(path: str, config: Any) -> None:
     named = [str(getattr(part, "_attn_implementation_internal", None)) for part in parts]
     if foreign := [name for name in named if "/" in name]:
         raise ConfigError(
-            f"policy {path}: its config.json asks for the kernel {foreign[0]}, which is code that is never run; "
+            f"policy {path}: its config.json asks for the kernel {foreign[0]}, code that is never run; "
             "remove attn_implementation from it"
         )
 
@@ -187,16 +187,16 @@ def _check_types(path: str, config: Any) -> None:
     said = getattr(config, "quantization_config", None)
     if said is not None and dict(said).get("quant_method") == "gguf":
         raise ConfigError(
-            f"policy {path}: its config.json says that the weights are GGUF, which are not read; where they are "
-            "plain safetensors, remove quantization_config"
+            f"policy {path}: its config.json says that the weights are GGUF, which is not read; where they "
+            "are plain safetensors, remove quantization_config"
         )
     for file in sorted(Path(path).glob("*.safetensors")) if said is None else ():
         with safe_open(file, "pt") as weights:
             kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
         if strange := sorted(kind for kind in kinds if kind.startswith(QUANTISED)):
             raise ConfigError(
-                f"policy {path}: {file.name} holds weights of type {strange[0]}, and config.json does not say "
-                "how they were quantised; give the original weights"
+                f"policy {path}: {file.name} holds weights of type {strange[0]}, and config.json does not "
+                "say how they were quantised; give the original weights"
             )
 
 
