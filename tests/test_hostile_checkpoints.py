@@ -26,11 +26,10 @@ import sys
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.experts.pretrained import Pretrained
 from medeyes_monai.policy import HuggingFacePolicy
-from medeyes_monai.policy.loading import merge_adapter
 for path in sys.argv[1:]:
     try:
         if path.endswith("adapter"):
-            merge_adapter(HuggingFacePolicy(sys.argv[1]).core, path)
+            HuggingFacePolicy(sys.argv[1], adapter=path)
         elif path.endswith("expert"):
             from transformers import AutoModelForMaskGeneration, AutoProcessor
             loader = Pretrained(path)

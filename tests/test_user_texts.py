@@ -266,7 +266,7 @@ def test_a_bundle_of_any_name_is_deployed_with_its_own_policy_or_another(name, t
 
 
 def test_a_setting_may_have_the_name_of_an_argument(error):
-    for key in ("overlays", "policy_", "bundle", "base", "settings", "literals"):
+    for key in ("overlays", "policy_", "bundle", "base", "literals"):
         with pytest.raises(ConfigError, match=f"unknown key '{key}'"):
             load_bundle(BUNDLE, {key: 1})
         assert f"unknown key '{key}'" in error("train", "--bundle", BUNDLE, "--set", f"{key}=1")

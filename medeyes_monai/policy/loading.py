@@ -15,7 +15,7 @@ from medeyes_monai.io.hub import check_hub_name, is_hub_name
 from medeyes_monai.policy.adapters import ADAPTER_CONFIG
 from medeyes_monai.policy.settings import POLICY_FILE, DType, PolicySettings, read_settings
 
-__all__ = ["Sources", "check_checkpoint", "find_sources", "load_core", "vision_tower"]
+__all__ = ["Sources", "check_checkpoint", "find_sources", "load_core", "stored_settings", "vision_tower"]
 
 FLASH = "flash_attention_2"
 
@@ -72,6 +72,27 @@ def find_sources(path: str, revision: str | None, adapter: str | Path | None) ->
         )
     settings, base = read_settings(folder)
     return Sources(name, of_base, folder, settings, base.get("digest"))
+
+
+def stored_settings(
+    path: str, adapter: str | Path | None = None, revision: str | None = None
+) -> PolicySettings:
+    """Return the settings that are stored with a policy, without loading it.
+
+    Args:
+        path: Directory or hub name of a checkpoint, or the directory of an adapter.
+        adapter: Directory of an adapter to lay over a checkpoint.
+        revision: Revision of a hub name.
+
+    Returns:
+        The defaults where nothing is stored, and where there is no such policy, which loading it says.
+
+    Raises:
+        ConfigError: If a file cannot be read, or the hub does not answer for a name.
+    """
+    if not Path(path).is_dir() and not is_hub_name(path):
+        return PolicySettings()
+    return find_sources(path, revision, adapter).settings or PolicySettings()
 
 
 def _hub_files(name: str, revision: str | None) -> Path:
