@@ -5,8 +5,9 @@
 
 Three turns of 16 to 48 tokens, another number in each turn of each of 8 draws, with two looks; random weights
 of SmolLM2-135M's shape inside Idefics3 (about 137 M parameters). Each measurement is a fresh process; the
-versions take turns. Printed are the medians, all times, and the largest difference between the two versions'
-log-probabilities of one teacher-forced pass and of the rollout.
+versions take turns. Printed are the medians, all times (on a shared machine the CPU's are the steadier ones),
+and the largest difference between the two versions' log-probabilities of one teacher-forced pass and of the
+rollout.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TURNS, DRAWS, LONGEST, SHORTEST = 3, 8, 48, 16
+KINDS = {"seconds": "s", "cpu": "s of CPU"}
 TEXT = {
     "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
     "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49216, "tie_word_embeddings": True,
@@ -55,13 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for _ in range(asked.repeats):
             for name, folder in versions.items():
                 found[name].append(_measured(folder, checkpoint, Path(work) / "out.json"))
-    for name, results in found.items():
-        times = [result["seconds"] for result in results]
-        print(f"{name}: median {median(times):.2f} s of {', '.join(f'{t:.2f}' for t in times)}")
+    for kind, what in KINDS.items():
+        for name, results in found.items():
+            times = [result[kind] for result in results]
+            print(f"{name}: median {median(times):.2f} {what} of {', '.join(f'{t:.2f}' for t in times)}")
     if len(found) > 1:
+        for kind, what in KINDS.items():
+            ours, theirs = (median(r[kind] for r in results) for results in found.values())
+            print(f"ratio {theirs / ours:.2f} in {what}")
         one, other = (results[-1] for results in found.values())
-        ratio = median(r["seconds"] for r in found["against"]) / median(r["seconds"] for r in found["ours"])
-        print(f"ratio {ratio:.2f}; same tokens: {one['ids'] == other['ids']}")
+        print(f"same tokens: {one['ids'] == other['ids']}")
         for kind in ("scored", "drawn"):
             errors = [
                 abs(a - b)
@@ -145,17 +150,18 @@ def _child(checkpoint: Path, output: Path) -> None:
         image = np.random.default_rng(repeat).integers(0, 256, (3, 512, 512), dtype=np.uint8)
         scene = ImageScene(image, key=f"noise-{repeat}", patch=policy.patch, min_extent=1)
         case = Case(scene.key, scene, "Which kind is the lesion?", "solid")
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         episodes = rollout(
             policy, [case], draws=DRAWS, address=(repeat,), max_looks=TURNS - 1, max_turn_tokens=LONGEST
         )
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started, time.process_time() - used
     if {len(episode.pictures) for episode in episodes} != {TURNS}:
         raise RuntimeError("every episode should have an overview and two looks")
     with torch.no_grad():
         scored = policy.score(episodes)
     found = {
-        "seconds": seconds,
+        "seconds": seconds[0],
+        "cpu": seconds[1],
         "ids": [episode.token_ids.tolist() for episode in episodes],
         "scored": [row[: len(e)].tolist() for row, e in zip(scored.logprobs, episodes, strict=True)],
         "drawn": [_drawn(e.behaviour_logprobs, e.response_mask) for e in episodes],
