@@ -340,7 +340,7 @@ def _given(asked: argparse.Namespace, *options: str) -> dict[str, Any]:
 
 
 def _reason(error: BaseException) -> Exception | None:
-    """Return what can be said in a line: an error of this package or the system that an error was raised from.
+    """Return what can be said in a line: the error of this package or the system behind an error.
 
     Otherwise, what MONAI says of a component or an expression that it cannot build; None for a fault of ours.
     """

@@ -35,7 +35,7 @@ TEXT: dict[str, dict[str, Any]] = {
     },
     "qwen2_5_vl": {
         "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 7, "num_attention_heads": 16,
-        "num_key_value_heads": 4, "vocab_size": 64_000,
+        "num_key_value_heads": 4, "head_dim": 64, "vocab_size": 64_000,
     },
     "idefics3": {
         "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -75,15 +75,15 @@ COMMON: dict[str, Any] = {
 }
 
 
-def make_checkpoint(family: str, folder: Path) -> Path:
-    """Write a random model of 100 to 400 M parameters with the tokenizer of a tiny one."""
+def make_checkpoint(family: str, dtype: str, folder: Path) -> Path:
+    """Write a random model of 100 to 400 M parameters, stored in the type in which it will be loaded."""
     import torch
     from tiny_families import make_idefics3
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     from medeyes_monai.policy.tiny import make_tiny_checkpoint
 
-    target = folder / family
+    target = folder / f"{family}-{dtype}"
     if (target / "done").exists():
         return target
     target.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def make_checkpoint(family: str, folder: Path) -> Path:
         model = AutoModelForImageTextToText.from_config(config)
     for old in target.glob("*.safetensors"):
         old.unlink()
-    model.save_pretrained(target)
+    model.to(getattr(torch, dtype)).save_pretrained(target)
     (target / "done").touch()
     return target
 
@@ -201,7 +201,7 @@ def measure(family: str, name: str, folder: Path) -> dict[str, Any]:
     from medeyes_monai.planning.settings import read_settings
     from medeyes_monai.planning.shapes import find_shapes
 
-    checkpoint = make_checkpoint(family, folder)
+    checkpoint = make_checkpoint(family, SETTINGS[name]["dtype"], folder)
     settings = COMMON | SETTINGS[name] | {"policy_path": str(checkpoint)}
     asked = read_settings(configuration(settings))
     expected = Estimator(find_shapes(str(checkpoint), folder))(asked)

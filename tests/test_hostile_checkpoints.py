@@ -1,4 +1,4 @@
-"""Checkpoints that bring code, lack weights or are damaged: no code runs, and nothing is asked on the terminal.
+"""Checkpoints that bring code, lack weights or are damaged: no code runs, and nobody is asked.
 
 Each is loaded by a process whose stdin says yes to everything.
 """
@@ -139,7 +139,12 @@ def adapter(**values):
     def make(folder, _):
         for file in folder.iterdir():
             file.unlink()
-        settings = {"peft_type": "LORA", "base_model_name_or_path": "x", "target_modules": ["q_proj"], **values}
+        settings = {
+            "peft_type": "LORA",
+            "base_model_name_or_path": "x",
+            "target_modules": ["q_proj"],
+            **values,
+        }
         (folder / "adapter_config.json").write_text(json.dumps(settings))
         (folder / "adapter_model.safetensors").write_bytes(b"")
 
@@ -148,16 +153,32 @@ def adapter(**values):
 
 MAP = {"AutoConfig": "evil.Evil", "AutoModelForImageTextToText": "evil.Evil"}
 CHECKPOINTS = {
-    "unknown_family": ("qwen3_vl", lambda f, _: change(f, "config.json", model_type="evil", auto_map=MAP), "refused"),
+    "unknown_family": (
+        "qwen3_vl",
+        lambda f, _: change(f, "config.json", model_type="evil", auto_map=MAP),
+        "refused",
+    ),
     "known_family_with_code": ("qwen3_vl", lambda f, _: change(f, "config.json", auto_map=MAP), "loaded"),
-    "code_of_the_hub": ("qwen3_vl", auto_map("config.json", "AutoConfig", "a/b--evil.Evil", model_type="e"), "refused"),
-    "tokenizer_with_code": ("qwen3_vl", auto_map("tokenizer_config.json", "AutoTokenizer", ["evil.Evil"] * 2), None),
+    "code_of_the_hub": (
+        "qwen3_vl",
+        auto_map("config.json", "AutoConfig", "a/b--evil.Evil", model_type="e"),
+        "refused",
+    ),
+    "tokenizer_with_code": (
+        "qwen3_vl",
+        auto_map("tokenizer_config.json", "AutoTokenizer", ["evil.Evil"] * 2),
+        None,
+    ),
     "unknown_tokenizer": (
         "qwen3_vl",
         auto_map("tokenizer_config.json", "AutoTokenizer", ["evil.Evil", None], tokenizer_class="Evil"),
         None,
     ),
-    "image_processor_with_code": ("qwen3_vl", auto_map("preprocessor_config.json", "AutoImageProcessor"), "loaded"),
+    "image_processor_with_code": (
+        "qwen3_vl",
+        auto_map("preprocessor_config.json", "AutoImageProcessor"),
+        "loaded",
+    ),
     "processor_with_code": ("idefics3", auto_map("processor_config.json", "AutoProcessor"), None),
     "unknown_processor": (
         "idefics3",
@@ -199,11 +220,17 @@ CHECKPOINTS = {
     "no_template": ("qwen3_vl", no_template, "refused"),
     "no_json": ("qwen3_vl", lambda f, _: (f / "config.json").write_text("{"), "refused"),
     "tokenizer_of_another": ("qwen3_vl", lambda f, _: (f / "tokenizer.json").write_text("{}"), "refused"),
-    "expert": ("qwen3_vl", auto_map("config.json", "AutoModelForMaskGeneration", model_type="evil"), "refused"),
+    "expert": (
+        "qwen3_vl",
+        auto_map("config.json", "AutoModelForMaskGeneration", model_type="evil"),
+        "refused",
+    ),
     "kernel_as_attention": (
         "qwen3_vl",
-        lambda f, _: change(f, "config.json", _attn_implementation="evil/kernel", attn_implementation="evil/kernel"),
-        None,
+        lambda f, _: change(
+            f, "config.json", _attn_implementation="evil/kernel", attn_implementation="evil/kernel"
+        ),
+        "refused",
     ),
     "megatron_adapter": ("qwen3_vl", adapter(megatron_config={"a": 1}, megatron_core="evil"), "refused"),
     "adapter_with_code": (
@@ -239,7 +266,11 @@ def outcomes(checkpoints, tmp_path_factory):
         text=True,
         timeout=300,
         env={"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-        | {"HF_HOME": str(folder / "hub"), "HF_MODULES_CACHE": str(folder / "modules"), "PATH": "/usr/bin:/bin"},
+        | {
+            "HF_HOME": str(folder / "hub"),
+            "HF_MODULES_CACHE": str(folder / "modules"),
+            "PATH": "/usr/bin:/bin",
+        },
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith(str(folder))]
     assert done.returncode == 0, done.stderr

@@ -26,26 +26,79 @@ CANARY = "canary"
 TOUCH = f"__import__('pathlib').Path('{CANARY}').touch()"
 TEXTS = [
     # expressions
-    f"${TOUCH}", f"$ {TOUCH}", f"$@seed or {TOUCH}", f"$[{TOUCH}][0]", f"$open('{CANARY}', 'w')",
-    f"$__import__('os').system('touch {CANARY}')", f"$(lambda: {TOUCH})()", "$import os", "$from os import path",
-    "$1/0", "$", "$$", "$100 question", "$undefined", "$'quoted'", "$_medeyes_literals['question']", "$@",
+    f"${TOUCH}",
+    f"$ {TOUCH}",
+    f"$@seed or {TOUCH}",
+    f"$[{TOUCH}][0]",
+    f"$open('{CANARY}', 'w')",
+    f"$__import__('os').system('touch {CANARY}')",
+    f"$(lambda: {TOUCH})()",
+    "$import os",
+    "$from os import path",
+    "$1/0",
+    "$",
+    "$$",
+    "$100 question",
+    "$undefined",
+    "$'quoted'",
+    "$_medeyes_literals['question']",
+    "$@",
     # references and relative ones
-    "@policy_path", "@seed", "@nowhere", "@", "@@", "@::seed", "@policy::path", "@#seed", "a @seed b",
+    "@policy_path",
+    "@seed",
+    "@nowhere",
+    "@",
+    "@@",
+    "@::seed",
+    "@policy::path",
+    "@#seed",
+    "a @seed b",
     "seed@example.org",
     # macros
-    "%?", "%seed", "%policy", "%training", "%", "100 % sure", f"%{BUNDLE / 'configs' / 'train.yaml'}::seed",
+    "%?",
+    "%seed",
+    "%policy",
+    "%training",
+    "%",
+    "100 % sure",
+    f"%{BUNDLE / 'configs' / 'train.yaml'}::seed",
     "%nowhere.yaml::a",
     # keys, separators, YAML
-    "a::b", "a#b", "#1 finding?", "+add", "_target_: os.system", "{_target_: os.system, command: touch canary}",
-    f"!!python/object/apply:os.system ['touch {CANARY}']", "[1, 2]", "null", "true", "1e-5", "- a\n- b", "key: value",
-    "~", "&a *a",
+    "a::b",
+    "a#b",
+    "#1 finding?",
+    "+add",
+    "_target_: os.system",
+    "{_target_: os.system, command: touch canary}",
+    f"!!python/object/apply:os.system ['touch {CANARY}']",
+    "[1, 2]",
+    "null",
+    "true",
+    "1e-5",
+    "- a\n- b",
+    "key: value",
+    "~",
+    "&a *a",
     # templates and shells
-    "{question}", "{0.__class__}", "{{7*7}}", "{% for a in b %}", "%s %d %(name)s", f"; touch {CANARY}",
-    f"`touch {CANARY}` $(touch {CANARY})", f"| touch {CANARY} && a > {CANARY}",
+    "{question}",
+    "{0.__class__}",
+    "{{7*7}}",
+    "{% for a in b %}",
+    "%s %d %(name)s",
+    f"; touch {CANARY}",
+    f"`touch {CANARY}` $(touch {CANARY})",
+    f"| touch {CANARY} && a > {CANARY}",
     # quotes, lines, letters
-    "it's \"quoted\" \\ '''", "two\nlines\tand\ta tab", "\r\n", "Ist der Herd größer als 1 µm? 肺 🫁 \u202e", "x" * 5000,
-    "<script>alert(1)</script>", "<|image_pad|><|im_end|>", "</answer><action>", "$\\frac{a}{b}$ and $x_1$",
-]  # fmt: skip
+    "it's \"quoted\" \\ '''",
+    "two\nlines\tand\ta tab",
+    "\r\n",
+    "Ist der Herd größer als 1 µm? 肺 🫁 \u202e",
+    "x" * 5000,
+    "<script>alert(1)</script>",
+    "<|image_pad|><|im_end|>",
+    "</answer><action>",
+    "$\\frac{a}{b}$ and $x_1$",
+]
 """Texts that MONAI, YAML, a template, a shell or a page could take for more than text."""
 WORDS = [text for text in TEXTS if text.strip()]
 NAMES = sorted({text.replace("/", "_")[:120].strip() for text in WORDS} - {"", "~"})
@@ -107,7 +160,9 @@ def test_a_question_reaches_the_case_as_it_was_typed(text, image):
 def test_a_path_reaches_what_it_names_as_it_was_typed(name, tmp_path, image):
     picture = tmp_path / f"{name}.png"
     os.link(image, picture)
-    parser = parsed(*words("infer", f"--image={picture}", "--question=Is it?", f"--output={name}", f"--policy={name}"))
+    parser = parsed(
+        *words("infer", f"--image={picture}", "--question=Is it?", f"--output={name}", f"--policy={name}")
+    )
     assert parser.get_parsed_content("dataset")[0].key == picture.name
     made = [parser.get_parsed_content(key) for key in ("output_dir", "policy_path")]
     assert made == [name, name]
@@ -142,7 +197,9 @@ def test_a_bundle_may_lie_in_a_folder_of_any_name(name, tmp_path):
 
 @pytest.mark.parametrize("text", WORDS)
 def test_a_question_of_a_file_is_the_text_of_the_file(text, tmp_path):
-    (tmp_path / "questions.json").write_text(json.dumps([{"question": text, "options": [text, "no"]}]), "utf-8")
+    (tmp_path / "questions.json").write_text(
+        json.dumps([{"question": text, "options": [text, "no"]}]), "utf-8"
+    )
     (asked,) = read_questions(tmp_path / "questions.json")
     assert (asked.question, asked.options) == (text, (text, "no"))
     item = item_from({"image": "a.png", "question": text, "answer": "no", "options": [text, "no"]}, 0)
@@ -176,7 +233,7 @@ def test_what_is_no_text_is_refused_in_every_program(text, error, tmp_path):
     with pytest.raises(ConfigError, match="half a character or a null"):
         item_from({"image": "a.png", "question": text}, 0)
     (tmp_path / "questions.json").write_text(json.dumps([{"question": text}]))
-    with pytest.raises(ConfigError, match="half a character or a null|neither JSON nor YAML"):
+    with pytest.raises(ConfigError, match=r"half a character or a null|neither JSON nor YAML"):
         read_questions(tmp_path / "questions.json")
 
 
@@ -187,7 +244,9 @@ def test_data_that_nothing_reads_are_refused(error, tmp_path):
 
 
 def test_a_setting_stays_configuration(image):
-    given = words("infer", f"--image={image}", "--question=Is it?", "--set", "output_dir=$@bundle_root + '/x'")
+    given = words(
+        "infer", f"--image={image}", "--question=Is it?", "--set", "output_dir=$@bundle_root + '/x'"
+    )
     assert parsed(*given).get_parsed_content("output_dir") == f"{BUNDLE}/x"
 
 
@@ -223,10 +282,17 @@ def test_a_bundle_that_is_an_expert_may_lie_in_a_folder_of_any_name(tmp_path, ca
     assert capsys.readouterr().out == f"{folder}\n"
 
 
-@pytest.mark.parametrize("text", [f"${TOUCH}", "$100 question", "%?", "@policy_path", "$\\frac{a$ {% <b> 'x'"])
+@pytest.mark.parametrize(
+    "text", [f"${TOUCH}", "$100 question", "%?", "@policy_path", "$\\frac{a$ {% <b> 'x'"]
+)
 def test_a_question_is_answered_from_end_to_end(text, image, checkpoints, capsys):
     out = Path("out $x @y %z")
-    given = [f"--image={image}", f"--question={text}", f"--output={out}", f"--policy={checkpoints['qwen3_vl']}"]
+    given = [
+        f"--image={image}",
+        f"--question={text}",
+        f"--output={out}",
+        f"--policy={checkpoints['qwen3_vl']}",
+    ]
     small = ["--set", "max_turn_tokens=4", "--set", "device=cpu"]
     assert main(["infer", "--bundle", str(BUNDLE), *given, *small]) == 0
     (answer,) = json.loads((out / "answers.json").read_text("utf-8"))

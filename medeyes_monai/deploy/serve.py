@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_words(sys.argv[1:] if arguments is None else arguments)
         _serve(asked)
     except ImportError as error:
-        print(f"error: {error}; install the extras: pip install 'medeyes-monai[deploy,serve]'", file=sys.stderr)
+        print(
+            f"error: {error}; install the extras: pip install 'medeyes-monai[deploy,serve]'", file=sys.stderr
+        )
         return EXIT_ERROR
     except (MedEyesError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

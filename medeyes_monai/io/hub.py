@@ -56,6 +56,6 @@ def check_hub_name(name: str, revision: str | None = None) -> None:
         ) from error
     except Exception as error:  # of the HTTP library, which changed twice
         raise ConfigError(
-            f"{name} is no folder here, and the hub did not answer ({type(error).__name__}); give a checkpoint "
-            "directory, or set HF_HUB_OFFLINE=1 to take what was downloaded before"
+            f"{name} is no folder here, and the hub did not answer ({type(error).__name__}); give a "
+            "directory with a checkpoint, or set HF_HUB_OFFLINE=1 to take what was downloaded before"
         ) from error

@@ -37,12 +37,12 @@ def check_words(words: Sequence[str]) -> None:
     Example:
         >>> check_words(["infer", "--question", "is it \ud800?"])
         Traceback (most recent call last):
-        medeyes_monai.errors.ConfigError: word 3 of the command, 'is it \ud800?', is not UTF-8 text without nulls
+        medeyes_monai.errors.ConfigError: word 3 of the command, 'is it \ud800?', is not UTF-8 text
     """
     for number, word in enumerate(words, start=1):
         if not is_text(word):
             shown = ascii(word if len(word) <= 60 else f"{word[:57]}...")
-            raise ConfigError(f"word {number} of the command, {shown}, is not UTF-8 text without nulls")
+            raise ConfigError(f"word {number} of the command, {shown}, is not UTF-8 text")
 
 
 def literal_settings(literals: Mapping[str, str]) -> dict[str, Any]:

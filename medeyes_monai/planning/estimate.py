@@ -126,7 +126,9 @@ class Estimator:
                 peak(drawing_bytes, settings.rows, settings.questions_at_once),
                 peak(drawing_bytes, settings.test_batch, settings.test_batch),
             ),
-            update=held + copied + unpacked_bytes(model) + peak(update_bytes, rows),
+            update=held
+            + copied
+            + max(unpacked_bytes(model) + peak(update_bytes, rows), stepping_bytes(model)),
             saving=held + saving_bytes(model),
             adapter=saved_bytes(model),
         )
@@ -161,7 +163,7 @@ def unpacked_bytes(model: Model) -> int:
     if not model.settings.four_bit:
         return 0
     packed = _packed(model)
-    return max(weight.nbytes for weight in model.core.parameters() if id(weight) in packed)
+    return max(int(weight.nbytes) for weight in model.core.parameters() if id(weight) in packed)
 
 
 def optimizer_bytes(model: Model) -> int:
@@ -360,7 +362,7 @@ def update_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
                 loss = numbers[0].sum()
             del states, chosen, numbers, embedded
         with meter.stage("backward"):
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
 
     return max(_traced(model, learn, train=True).values())
 
@@ -375,13 +377,18 @@ def picture_bytes(model: Model, tokens: EpisodeTokens, rows: int) -> int:
     return rows * one * kept
 
 
+def stepping_bytes(model: Model) -> int:
+    """What the optimizer's step holds on a GPU: a root of all second moments at once (``foreach``)."""
+    return gradient_bytes(model)
+
+
 def saving_bytes(model: Model) -> int:
     """What the check of the largest tensor needs before anything is written (``policy.finite.non_finite``).
 
     Its absolute values and two masks. Writing needs no copy: safetensors reads the tensors themselves, an
     adapter is written alone, and a state holds trained parameters only (``training.checkpoint``).
     """
-    return max(weight.nbytes + 2 * weight.numel() for weight in model.core.parameters())
+    return max(int(weight.nbytes + 2 * weight.numel()) for weight in model.core.parameters())
 
 
 def saved_bytes(model: Model) -> int:

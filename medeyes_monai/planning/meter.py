@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 __all__ = ["LiveBytes", "peaks_by_stage"]
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own, untyped
     """Counts the storages that operations make and that are still referred to, stage by stage.
 
     Args:
@@ -29,7 +29,7 @@ class LiveBytes(TorchDispatchMode):
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         """Begin with nothing but what is known."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._known = [tensor.untyped_storage() for tensor in known]  # kept, so that no address is reused
         self._seen = {storage._cdata for storage in self._known}
         self._now = 0

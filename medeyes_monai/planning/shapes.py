@@ -117,11 +117,10 @@ class Model:
 
     def beside(self) -> Iterator[torch.nn.Parameter]:
         """Iterate over the parameters through which a gradient would reach what stands for a picture."""
-        return (
-            self.tower.parameters()
-            if self.config.model_type in FAMILIES
-            else self.core.base_model.parameters()
-        )
+        inside: torch.nn.Module = self.core.base_model
+        if self.config.model_type in FAMILIES:
+            inside = self.tower
+        return inside.parameters()
 
     @property
     def text(self) -> Any:

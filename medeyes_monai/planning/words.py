@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from medeyes_monai.errors import ConfigError
 from medeyes_monai.planning.estimate import Estimate, Estimator
-from medeyes_monai.planning.fitting import GIBIBYTE, Fitted, fit
+from medeyes_monai.planning.fitting import GIBIBYTE, HEADROOM, Fitted, fit, usable_of
 from medeyes_monai.planning.settings import RunSettings
 
 __all__ = ["described", "table"]
@@ -36,7 +36,7 @@ def described(fitted: Fitted, found: Estimate, memory: int) -> str:
         "peak memory, computed from shapes:",
         f"  weights    {_size(found.weights)}",
         *(
-            f"  {name:10} {_size(value)}{'  <- does not fit' if value > memory else ''}"
+            f"  {name:10} {_size(value)}{'  <- does not fit' if value > usable_of(memory) else ''}"
             for name, value in (
                 ("drawing", found.drawing),
                 ("update", found.update),
@@ -47,11 +47,14 @@ def described(fitted: Fitted, found: Estimate, memory: int) -> str:
         "",
     ]
     if not fitted.changes:
-        return "\n".join([*lines, f"fits into {memory / GIBIBYTE:.4g} GiB as it is"])
+        return "\n".join(
+            [*lines, f"fits into {memory / GIBIBYTE:.4g} GiB as it is, with {HEADROOM:.0%} left over"]
+        )
+    peak = _size(fitted.estimate.peak).strip()
     return "\n".join(
         [
             *lines,
-            f"to fit into {memory / GIBIBYTE:.4g} GiB (peak {_size(fitted.estimate.peak).strip()}), add:",
+            f"to fit into {memory / GIBIBYTE:.4g} GiB with {HEADROOM:.0%} left over (peak {peak}), add:",
             *(f'  --set "{change}"' for change in fitted.changes),
         ]
     )

@@ -134,7 +134,9 @@ class Conversation:
         try:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=invite)
         except TemplateError as error:  # what it may not do, too
-            raise ConfigError(f"the chat template cannot be used ({type(error).__name__}: {error})") from error
+            raise ConfigError(
+                f"the chat template cannot be used ({type(error).__name__}: {error})"
+            ) from error
         return str(text)
 
     def _rendered(self, messages: list[dict[str, Any]], invite: bool = True) -> list[str]:

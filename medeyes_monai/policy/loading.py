@@ -138,6 +138,7 @@ def load_core(
 
     try:
         config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        _check_attention(path, config)
         if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise ConfigError(
                 f"policy {path}: family {config.model_type!r} makes no text of images and text; give a "
@@ -170,21 +171,32 @@ def load_core(
     return tokenizer, core
 
 
+def _check_attention(path: str, config: Any) -> None:
+    """Refuse a checkpoint that names a kernel of the hub as its attention, which transformers would run."""
+    parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))]
+    named = [str(getattr(part, "_attn_implementation_internal", None)) for part in parts]
+    if foreign := [name for name in named if "/" in name]:
+        raise ConfigError(
+            f"policy {path}: its config.json asks for the kernel {foreign[0]}, code that is never run; "
+            "remove attn_implementation from it"
+        )
+
+
 def _check_types(path: str, config: Any) -> None:
     """Refuse weights that transformers would take for ordinary numbers, though they are quantised."""
     said = getattr(config, "quantization_config", None)
     if said is not None and dict(said).get("quant_method") == "gguf":
         raise ConfigError(
-            f"policy {path}: its config.json says that the weights are GGUF, which are not read; where they are "
-            "plain safetensors, remove quantization_config"
+            f"policy {path}: its config.json says that the weights are GGUF, which is not read; where they "
+            "are plain safetensors, remove quantization_config"
         )
     for file in sorted(Path(path).glob("*.safetensors")) if said is None else ():
         with safe_open(file, "pt") as weights:
             kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
         if strange := sorted(kind for kind in kinds if kind.startswith(QUANTISED)):
             raise ConfigError(
-                f"policy {path}: {file.name} holds weights of type {strange[0]}, and config.json does not say "
-                "how they were quantised; give the original weights"
+                f"policy {path}: {file.name} holds weights of type {strange[0]}, and config.json does not "
+                "say how they were quantised; give the original weights"
             )
 
 

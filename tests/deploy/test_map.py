@@ -16,17 +16,19 @@ from packaging.requirements import Requirement
 
 from medeyes_monai import __version__
 from medeyes_monai.deploy.__main__ import main
+from medeyes_monai.policy import HuggingFacePolicy
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "medeyes_monai" / "deploy" / "app"
 CUDA = Path(sysconfig.get_paths()["purelib"], "nvidia", "cu13", "lib")
 
 
-def run_app(folder, output, questions):
+def run_app(folder, output, questions, policy=None):
     """Run the folder of the app, as a package does, in a process of its own."""
     pytest.importorskip("monai.deploy.core", reason="needs monai-deploy-app-sdk", exc_type=Exception)
     places = {"HOLOSCAN_INPUT_PATH": folder, "HOLOSCAN_OUTPUT_PATH": output}
     places |= {"HOLOSCAN_MODEL_PATH": ROOT / "bundle", "MEDEYES_QUESTIONS": questions}
+    places |= {} if policy is None else {"MEDEYES_POLICY": policy}
     places |= {"LD_LIBRARY_PATH": CUDA, "PYTHONPATH": ROOT}
     environment = os.environ | {name: str(place) for name, place in places.items()}
     output.mkdir()
@@ -36,12 +38,18 @@ def run_app(folder, output, questions):
 
 
 @pytest.mark.slow
-def test_the_operators_of_the_app_write_what_the_command_writes(tmp_path):
+@pytest.mark.parametrize("adapted", [False, True], ids=["bundle", "adapter"])
+def test_the_operators_of_the_app_write_what_the_command_writes(tmp_path, adapted):
+    policy = None
+    if adapted:
+        policy = tmp_path / "adapter"
+        HuggingFacePolicy(ROOT / "bundle" / "models" / "tiny_policy", lora={"r": 4}).save(policy)
     folder = study(tmp_path / "in", shape=(96, 80, 5))
     (tmp_path / "q.yaml").write_text("- question: Which kind is the lesion?\n  series: {Modality: CT}\n")
-    done = run_app(folder, tmp_path / "app", tmp_path / "q.yaml")
+    done = run_app(folder, tmp_path / "app", tmp_path / "q.yaml", policy)
     assert done.returncode == 0, done.stderr[-2000:]
     words = ["-m", str(ROOT / "bundle"), "--questions", str(tmp_path / "q.yaml")]
+    words += [] if policy is None else ["--policy", str(policy)]
     assert main(["-i", str(folder), "-o", str(tmp_path / "command"), *words]) == 0
     theirs, ours = (tmp_path / name / "series_1" for name in ("app", "command"))
     assert sorted(path.name for path in theirs.iterdir()) == sorted(path.name for path in ours.iterdir())

@@ -22,6 +22,8 @@ __all__ = ["FocusApp"]
 
 QUESTIONS = "MEDEYES_QUESTIONS"
 """Environment variable with the path of a list of questions; without it, the list beside this file."""
+POLICY = "MEDEYES_POLICY"
+"""Environment variable with the folder or hub name of a policy or adapter; without it, the bundle's."""
 
 
 class FocusApp(Application):
@@ -39,7 +41,8 @@ class FocusApp(Application):
         loader = StudyLoaderOperator(self, once, name="loader", input_folder=Path(context.input_path))
         selector = SeriesSelectorOperator(self, name="selector", questions=read_questions(listed))
         volume = SeriesToSourceOperator(self, name="volume")
-        focus = FocusOperator(self, name="focus", model=load_bundle(find_bundle(context.model_path)))
+        model = load_bundle(find_bundle(context.model_path), policy=os.environ.get(POLICY))
+        focus = FocusOperator(self, name="focus", model=model)
         writer = ResultsWriterOperator(self, name="writer", output_folder=Path(context.output_path))
         self.add_flow(loader, selector, {("series_list", "series_list")})
         self.add_flow(selector, volume, {("selected", "selected")})
