@@ -3,8 +3,8 @@
     git worktree add ../before REVISION
     python scripts/bench_generic.py --against ../before
 
-Three turns of 16 to 48 tokens, another number in each turn of each of 8 draws, with two looks; random weights
-of SmolLM2-135M's shape inside Idefics3 (about 137 M parameters). Each measurement is a fresh process; the
+Three turns of 16 to 48 tokens, a random number in each turn of each of 8 draws, with two looks; random weights
+of SmolLM2-135M's shape inside Idefics3 (about 137 M parameters), 64 tokens a picture as in SmolVLM2. Each measurement is a fresh process; the
 versions take turns. Printed are the medians, all times (on a shared machine the CPU's are the steadier ones),
 and the largest difference between the two versions' log-probabilities of one teacher-forced pass and of the
 rollout.
@@ -33,7 +33,7 @@ TEXT = {
 }  # fmt: skip
 VISION = {
     "hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 3,
-    "image_size": 128, "patch_size": 16,
+    "image_size": 256, "patch_size": 16,
 }  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def _make(checkpoint: Path, *, quick: bool) -> None:
     if not quick:
         tiny_families.TEXT.update(TEXT)
         tiny_families.VISION.update(VISION)
-    tiny_families.make_idefics3(checkpoint, side=56 if quick else 128, spread=0.1 if quick else 0.04)
+    tiny_families.make_idefics3(checkpoint, side=56 if quick else 256, spread=0.1 if quick else 0.04)
 
 
 def _measured(folder: Path, checkpoint: Path, output: Path) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _child(checkpoint: Path, output: Path) -> None:
             logits = self._inner.logits.clone()
             for n, row in enumerate(self._asked):
                 draw, turn, written = self._state[row]
-                length = SHORTEST + (draw * 13 + turn * 7) % (LONGEST - SHORTEST + 1)
+                length = np.random.default_rng((draw, turn)).integers(SHORTEST, LONGEST, endpoint=True)
                 if written == length - 1:
                     logits[n] = float("-inf")
                     logits[n, self._end] = 0.0
