@@ -3,11 +3,11 @@
     git worktree add ../before REVISION
     python scripts/bench_generic.py --against ../before
 
-Three turns of 16 to 48 tokens, a random number in each turn of each of 8 draws, with two looks; random weights
-of SmolLM2-135M's shape inside Idefics3 (about 137 M parameters), 64 tokens a picture as in SmolVLM2. Each measurement is a fresh process; the
-versions take turns. Printed are the medians, all times (on a shared machine the CPU's are the steadier ones),
-and the largest difference between the two versions' log-probabilities of one teacher-forced pass and of the
-rollout.
+Three turns of 16 to 48 tokens, a random number in each turn of each of 8 draws, with two looks; random
+weights of SmolLM2-135M's shape inside Idefics3 (about 137 M parameters), 64 tokens a picture as in SmolVLM2.
+Each measurement is a fresh process; the versions take turns. Printed are the medians, all times (on a shared
+machine those of the CPU are steadier), and the largest difference between the two versions'
+log-probabilities of one teacher-forced pass and of the rollout.
 """
 
 from __future__ import annotations
