@@ -10,7 +10,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 TORCH := torch==2.13.0
 VERSIONS := $(addprefix tests/,test_ragged_cache.py test_generic_policy.py test_logprobs.py test_rollout.py \
-	test_trainer.py test_bundle.py test_main.py deploy) medeyes_monai/policy medeyes_monai/rollout \
+	test_trainer.py test_bundle.py test_main.py \
+	test_hostile_checkpoints.py deploy) medeyes_monai/policy medeyes_monai/rollout \
 	medeyes_monai/training medeyes_monai/deploy
 TEST_VERSIONS := -m pytest -m "not slow and not gpu and not network" $(VERSIONS)
 

@@ -195,12 +195,12 @@ CHECKPOINTS = {
     "integers": ("qwen3_vl", another_dtype("int8"), "refused"),
     "eight_bits": ("qwen3_vl", another_dtype("float8_e4m3fn"), "refused"),
     "shards_elsewhere": ("qwen3_vl", shards_elsewhere, None),
-    "gguf": (
+    "gguf_weights": (
         "qwen3_vl",
         lambda f, _: change(f, "config.json", quantization_config={"quant_method": "gguf"}),
         "refused",
     ),
-    "awq": (
+    "awq_weights": (
         "qwen3_vl",
         lambda f, _: change(f, "config.json", quantization_config={"quant_method": "awq", "bits": 4}),
         "refused",

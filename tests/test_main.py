@@ -178,6 +178,30 @@ def test_more_questions_than_there_are_is_refused_before_anything_runs(fails):
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("learning_rate=1e-5x", "learning_rate is a number, such as 0.0001; got '1e-5x'"),
+        ("optimizer::lr=1e-5x", "optimizer::lr is a number"),
+        ("optimizer::eps=1e-5x", "Failed to instantiate component 'torch.optim.AdamW'"),
+        ("learning_rate=-1", "Invalid learning rate: -1"),
+        ("resume=maybe", "resume is true or false"),
+        ("seed=%nope", "refers to '@nope', which is not defined"),
+        ("seed=$1+", "cannot be read as an expression"),
+        ("seed=$undefined", "name 'undefined' is not defined"),
+        ("seed=@seed", "detected circular references"),
+        ("base=1", "unknown key 'base'"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_one_line(given, said, fails):
+    assert said in fails("train", sets=[given])
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(fails, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file" in fails("train", "--output", str(tmp_path / "file" / "folder"))
+
+
 def test_a_debugging_run_shows_where_an_error_comes_from(tmp_path, checkpoints):
     with pytest.raises(RuntimeError, match="Failed to instantiate") as caught:
         main([*words("train", tmp_path / "absent", tmp_path), "--debug"])
