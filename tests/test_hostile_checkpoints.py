@@ -232,6 +232,11 @@ CHECKPOINTS = {
         "refused",
     ),
     "megatron_adapter": ("qwen3_vl", adapter(megatron_config={"a": 1}, megatron_core="evil"), "refused"),
+    "megatron_by_prefix_adapter": (
+        "qwen3_vl",
+        adapter(megatron_config={"a": 1}, megatron_core="megatron_evil"),
+        "refused",
+    ),
     "adapter_with_code": (
         "qwen3_vl",
         adapter(auto_mapping={"base_model_class": "Evil", "parent_library": "evil"}),

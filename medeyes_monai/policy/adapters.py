@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import logging
 import math
 import re
@@ -128,6 +129,7 @@ def load_adapter(core: Any, directory: str | Path, *, trainable: bool, named: st
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (Path(directory) / name).is_file():
             raise ConfigError(f"adapter {directory}: lacks {name}; give the directory that peft has saved")
+    _refuse_imports(Path(directory))
     try:
         config = PeftConfig.from_pretrained(str(directory))
         if config.peft_type != "LORA":
@@ -148,6 +150,19 @@ def load_adapter(core: Any, directory: str | Path, *, trainable: bool, named: st
             f"adapter {directory}: does not fit the model ({_first_line(error)[:300]}); give the base "
             "that it was trained on"
         ) from error
+
+
+def _refuse_imports(directory: Path) -> None:
+    """Refuse an adapter that names a module of Python, which peft would import."""
+    try:
+        said = dict(json.loads((directory / ADAPTER_CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"adapter {directory}: {ADAPTER_CONFIG} is not a JSON object") from error
+    if said.get("megatron_config") is not None:
+        raise ConfigError(
+            f"adapter {directory}: is for Megatron, whose module peft would import by the name in "
+            f"{ADAPTER_CONFIG}; remove megatron_config from it"
+        )
 
 
 @torch.no_grad()
