@@ -16,6 +16,7 @@ from medeyes_monai.io.hub import check_hub_name, is_hub_name
 __all__ = [
     "POLICY_FILE",
     "add_adapter",
+    "check_adapter",
     "check_checkpoint",
     "load_core",
     "merge_adapter",
@@ -55,6 +56,8 @@ def check_checkpoint(path: str) -> None:
         raise ConfigError(
             f"policy {path}: the directory lacks {', '.join(missing)}; copy the whole checkpoint"
         )
+    if (directory / "adapter_config.json").is_file():
+        check_adapter(directory)  # transformers lays it over the model by itself
 
 
 def load_core(path: str, dtype: DType, attention: str) -> tuple[Any, Any]:
@@ -158,6 +161,23 @@ def add_adapter(core: Any, lora: Mapping[str, Any]) -> Any:
     return get_peft_model(core, LoraConfig(**lora))
 
 
+def check_adapter(directory: str | Path) -> None:
+    """Refuse an adapter that names a module of Python, which peft would import.
+
+    Raises:
+        ConfigError: If it names one, or its configuration is not a JSON object.
+    """
+    try:
+        said = dict(json.loads((Path(directory) / "adapter_config.json").read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"adapter {directory}: adapter_config.json is not a JSON object") from error
+    if said.get("megatron_config") is not None:
+        raise ConfigError(
+            f"adapter {directory}: is for Megatron, whose module peft would import by the name that the file "
+            "gives; remove megatron_config from adapter_config.json"
+        )
+
+
 def merge_adapter(core: Any, directory: str | Path) -> Any:
     """Return a model into whose weights a finished adapter of peft is merged.
 
@@ -173,6 +193,7 @@ def merge_adapter(core: Any, directory: str | Path) -> Any:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (Path(directory) / name).is_file():
             raise ConfigError(f"adapter {directory}: lacks {name}; give the directory that peft has saved")
+    check_adapter(directory)
     try:
         return PeftModel.from_pretrained(core, str(directory)).merge_and_unload()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
