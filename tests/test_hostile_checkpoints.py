@@ -150,6 +150,13 @@ def adapter(**values):
     return make
 
 
+def with_lora(folder, _):
+    settings = {"peft_type": "LORA", "base_model_name_or_path": str(folder), "target_modules": ["q_proj"]}
+    settings |= {"megatron_config": {"a": 1}, "megatron_core": "evil"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+
+
 MAP = {"AutoConfig": "evil.Evil", "AutoModelForImageTextToText": "evil.Evil"}
 CHECKPOINTS = {
     "unknown_family": (
@@ -237,6 +244,7 @@ CHECKPOINTS = {
         adapter(megatron_config={"a": 1}, megatron_core="megatron_evil"),
         "refused",
     ),
+    "checkpoint_with_lora": ("qwen3_vl", with_lora, "refused"),
     "adapter_with_code": (
         "qwen3_vl",
         adapter(auto_mapping={"base_model_class": "Evil", "parent_library": "evil"}),
@@ -252,7 +260,8 @@ def outcomes(checkpoints, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     canary = folder / "canary"
     code = CODE.format(canary=str(canary))
-    (folder / "evil.py").write_text(code)
+    for name in ("evil", "megatron_evil"):
+        (folder / f"{name}.py").write_text(code)
     make_idefics3(folder / "idefics3")
     sources = checkpoints | {"idefics3": folder / "idefics3"}
     paths = [sources["qwen3_vl"]]

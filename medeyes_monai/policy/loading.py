@@ -126,6 +126,10 @@ def check_checkpoint(path: str, revision: str | None = None) -> None:
         raise ConfigError(
             f"policy {path}: the directory lacks {', '.join(missing)}; copy the whole checkpoint"
         )
+    if (directory / ADAPTER_CONFIG).is_file():  # transformers would lay it over the model by itself
+        raise ConfigError(
+            f"policy {path}: is the base of an adapter and holds {ADAPTER_CONFIG}; remove that file"
+        )
 
 
 def load_core(
